@@ -1,0 +1,171 @@
+"""Which kernel runs: the one file that knows Triton, C++ and the reference, and chooses between them.
+
+Backends: ``reference`` (plain PyTorch, everywhere), ``cpu`` and ``cuda`` (the compiled library), ``triton``.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+BACKENDS = ("reference", "cpu", "triton", "cuda")
+FLOATS = (torch.float32, torch.float64)
+
+
+def _load_library() -> str | None:
+    """Load `cvkernels._C`; the reason where it cannot be, else None."""
+    found = sorted(Path(__file__).parent.glob("_C*.so"))
+    if not found:
+        return "the package was installed without compiled kernels (no C++ compiler); see `python -m cvkernels`"
+    try:
+        torch.ops.load_library(found[0])
+    except OSError as error:
+        built = getattr(build_facts(), "torch", "?")
+        return f"{found[0].name} was built for torch {built} and does not load in {torch.__version__}: {error}"
+    return None
+
+
+def build_facts():
+    """The pybind11 module `cvkernels._build`, or None where nothing was compiled."""
+    try:
+        return importlib.import_module("cvkernels._build")
+    except ImportError:
+        return None
+
+
+_NO_LIBRARY = _load_library()
+compiled = _NO_LIBRARY is None
+
+
+def interpreting() -> bool:
+    """Triton runs kernels on the CPU, one program after another (set before triton is imported)."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def absent(backend: str) -> str | None:
+    """Why a backend is not there on this machine; None where it is."""
+    if backend in ("cpu", "cuda") and not compiled:
+        return _NO_LIBRARY
+    if backend == "cuda":
+        facts = build_facts()
+        if facts is None or not facts.cuda:
+            return "the library was built for the CPU only; rebuild with CVKERNELS_CUDA=1"
+        if not torch.cuda.is_available():
+            return "no CUDA device"
+    if backend == "triton":
+        if importlib.util.find_spec("triton") is None:
+            return "triton is not installed"
+        if not interpreting() and not torch.cuda.is_available():
+            return "no CUDA device (TRITON_INTERPRET=1 runs the kernels in Triton's interpreter)"
+    return None
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation's kernels: for each backend the dtypes it takes, empty where it never has one."""
+
+    name: str
+    cpu: tuple = ()
+    cuda: tuple = ()
+    triton: tuple = ()
+
+    def why_not(self, backend: str, device_type: str, dtype: torch.dtype) -> str | None:
+        if dtype not in getattr(self, backend):
+            return f"{self.name} has no {backend} kernel for {dtype}"
+        here = {"cpu": ("cpu",), "cuda": ("cuda",), "triton": ("cuda", "cpu") if interpreting() else ("cuda",)}[backend]
+        if device_type not in here:
+            return f"the {backend} backend takes {' and '.join(here)} tensors, got one on {device_type}"
+        return absent(backend)
+
+
+OPS: dict[str, Op] = {}
+# Triton before C++ until a measurement says otherwise: its kernels need no nvcc, and streaming ones lose nothing.
+_ORDER = {"cpu": ("cpu",), "cuda": ("triton", "cuda")}
+_CHOICES: dict[tuple, str] = {}
+_forced: str | None = os.environ.get("CVKERNELS_BACKEND") or None
+
+
+def op(name: str, **dtypes: tuple) -> Op:
+    """Declare an operation's kernels, once, in its room."""
+    OPS[name] = Op(name, **dtypes)
+    return OPS[name]
+
+
+def choose(op: Op, tensor: torch.Tensor) -> str:
+    """The backend for an operation on a tensor like this one: the forced one, else the fastest present."""
+    return _choose(op.name, tensor.device.type, tensor.dtype, _forced)
+
+
+# What a choice depends on does not change within a process, so a compiled graph may keep it, and so may a table: the
+# look-up is on every call's path.
+@torch.compiler.assume_constant_result
+def _choose(name: str, device_type: str, dtype: torch.dtype, forced: str | None) -> str:
+    key = (name, device_type, dtype, forced)
+    if key not in _CHOICES:
+        _CHOICES[key] = _decide(OPS[name], device_type, dtype, forced)
+    return _CHOICES[key]
+
+
+def _decide(op: Op, device_type: str, dtype: torch.dtype, forced: str | None) -> str:
+    if forced is not None:
+        _present(forced)
+        if forced == "reference" or not getattr(op, forced):
+            return "reference"
+        reason = op.why_not(forced, device_type, dtype)
+        if reason:
+            raise RuntimeError(f"backend {forced!r} was asked for, but {reason}; leave use_backend, or use 'reference'")
+        return _loaded(op.name, forced)
+    for backend in _ORDER.get(device_type, ()):
+        if op.why_not(backend, device_type, dtype) is None:
+            return _loaded(op.name, backend)
+    return "reference"
+
+
+def operators(backend: str):
+    """The registered operators of a backend other than the reference."""
+    return torch.ops.cvkernels_triton if backend == "triton" else torch.ops.cvkernels
+
+
+def _loaded(name: str, backend: str) -> str:
+    if backend == "triton":
+        importlib.import_module(f"cvkernels.ops.{name}.triton_kernels")
+    return backend
+
+
+def _present(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise RuntimeError(f"`backend` must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if absent(backend):
+        each = "\n".join(f"  {name}: {absent(name) or 'present'}" for name in BACKENDS)
+        raise RuntimeError(f"backend {backend!r} is not there on this machine:\n{each}")
+
+
+@contextlib.contextmanager
+def use_backend(backend: str):
+    """Force one backend for every operation that has it, in the whole process, until the block ends.
+
+    An operation that never has that backend uses plain torch. An operation that has it, but not for the dtype or the
+    device it is given, raises. The forward's choice holds for its backward.
+
+    Args:
+        backend: ``"reference"``, ``"cpu"``, ``"triton"`` or ``"cuda"``; the environment variable CVKERNELS_BACKEND
+            does the same for a whole run.
+    Raises:
+        RuntimeError: the backend is not there; lists each backend with the reason.
+    """
+    global _forced
+    _present(backend)
+    before, _forced = _forced, backend
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def forced() -> str | None:
+    """The backend `use_backend` or CVKERNELS_BACKEND asks for, or None."""
+    return _forced

@@ -1,0 +1,127 @@
+"""What is said of a bad argument: its name, what it must be, what it was, and the remedy. No check reads values."""
+
+import torch
+from torch import Tensor
+
+COMPLEX = (torch.complex64, torch.complex128)
+
+
+def shown(x) -> str:
+    """``torch.float32 [8, 2, 16, 4, 4]`` for a tensor, its repr for anything else."""
+    if isinstance(x, Tensor):
+        return f"{x.dtype} {list(x.shape)}"
+    return f"{type(x).__name__} {x!r}"
+
+
+def tensor(x, name: str) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"`{name}` must be a tensor, got {shown(x)}")
+
+
+def floating(x, name: str, complex_too: bool = False) -> None:
+    tensor(x, name)
+    if not (x.is_floating_point() or complex_too and x.dtype in COMPLEX):
+        kinds = "floating point, complex64 or complex128" if complex_too else "a real floating-point tensor"
+        raise TypeError(f"`{name}` must be {kinds}, got {shown(x)}; convert it first, for example with .float()")
+
+
+def feature(z, name: str = "z", spatial: int | None = None) -> None:
+    """Planar ``[N, 2, C, *]`` or complex ``[N, C, *]``; ``spatial``: how many axes ``*`` must be."""
+    floating(z, name, complex_too=True)
+    stars = {None: ", *", 0: "", 1: ", L", 2: ", H, W"}[spatial]
+    wanted = f"planar [N, 2, C{stars}] or complex [N, C{stars}]"
+    parts = 0 if z.is_complex() else 1
+    if z.ndim < 2 + parts or (spatial is not None and z.ndim != 2 + parts + spatial):
+        raise ValueError(f"`{name}` must be {wanted}, got {shown(z)}")
+    if parts and z.shape[1] != 2:
+        raise ValueError(
+            f"`{name}` must be {wanted}, got {shown(z)} whose second axis is not the two parts; "
+            "build it with rotate, to_planar or torch.stack((re, im), 1)"
+        )
+
+
+def same(x: Tensor, name: str, like: Tensor, like_name: str, shape: bool = True) -> None:
+    """Two tensors that are read together: one shape, one dtype, one device."""
+    tensor(x, name)
+    if shape and x.shape != like.shape:
+        raise ValueError(f"`{name}` must have the shape of `{like_name}` {list(like.shape)}, got {list(x.shape)}")
+    if x.dtype != like.dtype:
+        raise TypeError(
+            f"`{name}` must have the dtype of `{like_name}` {like.dtype}, got {x.dtype}; convert one of them with .to"
+        )
+    device(x, name, like, like_name)
+
+
+def device(x: Tensor, name: str, like: Tensor, like_name: str) -> None:
+    if x.device != like.device:
+        raise ValueError(
+            f"`{name}` must be on the device of `{like_name}` {like.device}, got {x.device}; move it with .to"
+        )
+
+
+def angle(theta, like: Tensor, like_name: str, name: str = "theta", fakes: bool = False) -> None:
+    """Radians ``[N]`` (with ``fakes`` also ``[N, K]``), float32 or float64: 6.2 rad in bfloat16 is off by 0.0125."""
+    tensor(theta, name)
+    if theta.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"`{name}` must be float32 or float64 (radians), got {shown(theta)}; draw it in float32")
+    n = like.shape[0]
+    if theta.ndim not in ((1, 2) if fakes else (1,)) or theta.shape[0] != n:
+        wanted = f"[{n}] or [{n}, K]" if fakes else f"[{n}]"
+        raise ValueError(
+            f"`{name}` must be {wanted}, one angle a sample of `{like_name}` {list(like.shape)}, got {list(theta.shape)}"
+        )
+    device(theta, name, like, like_name)
+
+
+def threshold(c, name: str = "c") -> None:
+    if isinstance(c, bool) or not isinstance(c, (int, float)):
+        raise TypeError(f"`{name}` must be a number, got {shown(c)}")
+    if not c > 0:
+        raise ValueError(f"`{name}` must be > 0 (a modulus), got {c}")
+
+
+def per_channel(x, name: str, z: Tensor) -> None:
+    """A real vector ``[C]`` on the device of planar ``z``; half-precision features may have float32 ones."""
+    floating(x, name)
+    if tuple(x.shape) != (z.shape[2],):
+        raise ValueError(
+            f"`{name}` must be [{z.shape[2]}], one value a channel of `z` {list(z.shape)}, got {list(x.shape)}"
+        )
+    device(x, name, z, "z")
+
+
+def training_batch(z: Tensor) -> None:
+    """torch's own rule and wording for batch statistics of planar ``z``."""
+    values = z.numel() // (2 * z.shape[2]) if z.shape[2] else 0
+    if values <= 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {z.shape}")
+
+
+def pair(value, name: str) -> tuple[int, int]:
+    """An int or a pair of ints, as torch's pooling and convolution take them."""
+    both = (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not (isinstance(both, (tuple, list, torch.Size)) and len(both) == 2 and all(isinstance(v, int) for v in both)):
+        raise TypeError(f"`{name}` must be an int or a pair of ints, got {shown(value)}")
+    return int(both[0]), int(both[1])
+
+
+def batch_norm(z, running_power, weight, training, momentum, eps):
+    """The arguments of a batch norm, checked; returns (batches, training, momentum, eps) as the operators take them."""
+    if running_power is not None:
+        per_channel(running_power, "running_power", z)
+        if running_power.dtype != torch.promote_types(z.dtype, torch.float32):
+            wide = torch.promote_types(z.dtype, torch.float32)
+            raise TypeError(f"`running_power` must be {wide} for `z` in {z.dtype}, got {running_power.dtype}")
+    if weight is not None:
+        per_channel(weight, "weight", z)
+    if training:
+        training_batch(z)
+    if not eps >= 0:
+        raise ValueError(f"`eps` must be >= 0, got {eps}")
+    if isinstance(momentum, Tensor):
+        if momentum.numel() != 1:
+            raise ValueError(f"`momentum` must be a number or a count of batches in one element, got {shown(momentum)}")
+        return momentum, bool(training), 0.0, float(eps)
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"`momentum` must lie in [0, 1], got {momentum}")
+    return None, bool(training), float(momentum), float(eps)

@@ -1,0 +1,106 @@
+"""The public function, its checks, and its autograd Function."""
+
+import torch
+from torch import Tensor
+
+from ... import backend, check
+from ...planar import dense, enter, leave, like
+from ..common.autograd import once
+from .reference import batch_norm_relu as reference
+
+OP = backend.op("batch_norm_relu", cpu=backend.FLOATS)
+
+
+def batch_norm_relu(
+    z: Tensor,
+    running_power: Tensor | None = None,
+    weight: Tensor | None = None,
+    residual: Tensor | None = None,
+    c: float = 1.0,
+    training: bool = False,
+    momentum: float | Tensor = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    r"""magnitude_relu(magnitude_batch_norm(z) + residual, c) as one operation each way.        (paper, Eq. 7, then Eq. 6)
+
+    Its gradient is worked out from its output, which the next layer keeps anyway: neither ``z`` nor the normalised
+    tensor is stored (with a ``weight``, ``z`` is).
+
+    Args:
+        z: features, planar ``[N, 2, C, *]`` or complex ``[N, C, *]``, any strides.
+        residual: added before the ReLU; shape, dtype and device of ``z``, or None.
+        c: modulus from which a feature passes unchanged; > 0.
+        running_power, weight, training, momentum, eps: as in `magnitude_batch_norm`.
+    Returns:
+        Tensor like ``z``.
+    Raises:
+        As `magnitude_batch_norm` and `magnitude_relu`; TypeError or ValueError for a ``residual`` unlike ``z``.
+    """
+    z, was_complex = enter(z)
+    if residual is not None:
+        residual, residual_complex = enter(residual, "residual")
+        if residual_complex != was_complex:
+            raise TypeError("`residual` must be planar or complex as `z` is; convert it with to_planar or to_complex")
+        check.same(residual, "residual", z, "z")
+    check.threshold(c)
+    batches, training, momentum, eps = check.batch_norm(z, running_power, weight, training, momentum, eps)
+    settings = (batches, training, momentum, eps, float(c))
+    chosen = backend.choose(OP, z)
+    if chosen == "reference" or weight is not None and weight.dtype != z.dtype:
+        return leave(reference(z, running_power, weight, residual, *settings), was_complex)
+    z = dense(z)
+    if residual is not None:
+        residual = residual if residual.stride() == z.stride() else _as(residual, z)
+    # outside the Function for its write to the running power: see magnitude_batch_norm
+    y, rstd = backend.operators(chosen).batch_norm_relu_forward(
+        z.detach(), running_power, *(None if t is None else t.detach() for t in (weight, residual)), *settings
+    )
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (z, weight, residual)):
+        y = _BatchNormReLU.apply(z, weight, residual, y, rstd, training or running_power is None, float(c), chosen)
+    return leave(y, was_complex)
+
+
+def _as(residual: Tensor, z: Tensor) -> Tensor:
+    """``residual`` in the strides of ``z``, differentiably."""
+    order = sorted(range(z.ndim), key=lambda d: (-z.stride(d), d))
+    back = sorted(range(z.ndim), key=order.__getitem__)
+    return residual.permute(order).contiguous().permute(back)
+
+
+class _BatchNormReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(z, weight, residual, y, rstd, training, c, chosen):
+        return y.detach()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        z, weight, residual, _, rstd, *ctx.settings = inputs
+        ctx.save_for_backward(output, z if weight is not None else None, weight, residual, rstd)
+
+    @staticmethod
+    def backward(ctx, grad):
+        y, z, weight, residual, rstd = ctx.saved_tensors
+        training, c, chosen = ctx.settings
+        with torch.no_grad():
+            grads = backend.operators(chosen).batch_norm_relu_backward(
+                like(grad, y), y, z, weight, residual, rstd, training, c
+            )
+        needs_z, needs_weight, needs_residual = ctx.needs_input_grad[:3]
+        grads = (
+            grads[0] if needs_z else None,
+            grads[2] if needs_weight else None,
+            grads[1] if needs_residual else None,
+        )
+        return *once("batch_norm_relu", (y, z, weight, residual, grad), *grads), None, None, None, None, None
+
+
+if backend.compiled:
+
+    @torch.library.register_fake("cvkernels::batch_norm_relu_forward")
+    def _(z, running_power, weight, residual, batches, training, momentum, eps, c):
+        return torch.empty_like(z), z.new_empty(z.shape[2])
+
+    @torch.library.register_fake("cvkernels::batch_norm_relu_backward")
+    def _(grad, out, z, weight, residual, rstd, training, c):
+        grad_residual = grad.new_empty(0) if residual is None else torch.empty_like(out)
+        return torch.empty_like(out), grad_residual, grad.new_empty(0 if weight is None else out.shape[2])

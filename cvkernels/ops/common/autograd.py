@@ -1,0 +1,36 @@
+"""What every autograd Function of the house shares."""
+
+import torch
+from torch import Tensor
+
+
+class _Refuse(torch.autograd.Function):
+    """Passes gradients through and refuses to be differentiated: a double backward named after its operation."""
+
+    @staticmethod
+    def forward(name: str, *grads):
+        return tuple(None if g is None else g.detach() for g in grads)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.op = inputs[0]
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError(
+            f"{ctx.op} is differentiable once; its double backward is not implemented. "
+            "use_backend('reference') differentiates as often as you like"
+        )
+
+
+def once(name: str, inputs: tuple, *grads) -> tuple:
+    """The gradients of an operation differentiable once. ``inputs``: what they depend on (saved and incoming)."""
+    if not torch.is_grad_enabled() or not any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+        return grads
+    # the inputs ride along, or autograd would take the detached gradients for constants and return zeros
+    return _Refuse.apply(name, *grads, *inputs)[: len(grads)]
+
+
+def wanted(grad: Tensor | None, flag: bool) -> Tensor | None:
+    """A gradient nobody asked for is None; the operators return it as a tensor of no elements."""
+    return grad if flag else None

@@ -1,0 +1,29 @@
+"""The statistic of magnitude batch norm, shared by the operations that normalise."""
+
+import torch
+from torch import Tensor
+
+
+def power(z: Tensor) -> Tensor:
+    """E|z|^2 per channel of planar ``[N, 2, C, *]``, over batch and positions, in float32 or wider."""
+    wide = z.to(torch.promote_types(z.dtype, torch.float32))
+    return wide.square().sum(1).mean((0, *range(2, z.ndim - 1)))
+
+
+@torch.no_grad()
+def update(running_power: Tensor, batch_power: Tensor, momentum: float, batches: Tensor | None) -> None:
+    """The running power moves towards the batch's; where ``batches`` is given, by its reciprocal (cumulative mean)."""
+    rate = momentum if batches is None else batches.to(running_power.dtype).reciprocal()
+    running_power.copy_(running_power + rate * (batch_power - running_power))
+
+
+def scale(z, running_power, weight, batches, training, momentum, eps) -> Tensor:
+    """weight / sqrt(E|z|^2 + eps) as the reference has it, with the running update as its side effect; ``[C]``."""
+    if training or running_power is None:
+        mean = power(z)
+        if training and running_power is not None:
+            update(running_power, mean.detach(), momentum, batches)
+    else:
+        mean = running_power.to(torch.promote_types(z.dtype, torch.float32))
+    rstd = (mean + eps).rsqrt()
+    return rstd if weight is None else rstd * weight.to(rstd.dtype)

@@ -1,0 +1,34 @@
+"""Complex weights as pairs of real ones, and the real block weight that stands for them."""
+
+import torch
+from torch import Tensor
+
+from ... import check
+
+
+def parts(weight, z: Tensor, dims: int) -> tuple[Tensor, Tensor | None]:
+    """(A, B) of a complex weight, (A, None) of a real one; checked against planar ``z``."""
+    if isinstance(weight, (tuple, list)):
+        if len(weight) != 2:
+            raise ValueError(f"`weight` must be one tensor or a pair (real, imaginary), got {len(weight)} tensors")
+        a, b = weight
+        check.floating(a, "weight")
+        check.same(b, "weight[1]", a, "weight[0]")
+    else:
+        check.floating(weight, "weight", complex_too=True)
+        if weight.is_complex():
+            a, b = torch.view_as_real(weight.resolve_conj()).unbind(-1)
+        elif weight.ndim == dims + 1 and weight.shape[0] == 2:
+            a, b = weight.unbind(0)
+        else:
+            a, b = weight, None
+    if a.ndim != dims:
+        shape = "[O, C/groups, kH, kW]" if dims == 4 else "[O, I]"
+        raise ValueError(f"`weight` must be {shape}, a pair of such, or stacked [2, {shape[1:]}, got {list(a.shape)}")
+    check.same(a, "weight", z, "z", shape=False)
+    return a, b
+
+
+def block(a: Tensor, b: Tensor) -> Tensor:
+    """[[A, -B], [B, A]]: the real weight that does to (re, im) what A + iB does to a complex number."""
+    return torch.cat((torch.cat((a, -b), 1), torch.cat((b, a), 1)), 0)

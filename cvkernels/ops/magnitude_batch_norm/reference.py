@@ -1,0 +1,12 @@
+"""z / sqrt(E|z|^2 + eps), E per channel over batch and positions     (paper, Eq. 7)"""
+
+from torch import Tensor
+
+from ...planar import narrowed, widened
+from ..common.power import scale
+
+
+def magnitude_batch_norm(z, running_power, weight, batches, training, momentum, eps) -> Tensor:
+    w = widened(z)
+    factor = scale(z, running_power, weight, batches, training, momentum, eps)
+    return narrowed(w * factor.view(1, -1, *(1,) * (w.ndim - 2)), z)

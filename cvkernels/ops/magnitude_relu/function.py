@@ -1,0 +1,75 @@
+"""The public function, its checks, and its autograd Function."""
+
+import torch
+from torch import Tensor
+
+from ... import backend, check
+from ...planar import dense, enter, leave, like
+from ..common.autograd import once
+from .reference import REDUCTIONS
+from .reference import magnitude_relu as reference
+
+OP = backend.op("magnitude_relu", cpu=backend.FLOATS)
+
+
+def magnitude_relu(z: Tensor, c: float | str = 1.0, detach_modulus: bool = False) -> Tensor:
+    r"""Scale each feature by \|z\| / max(\|z\|, c); its phase is kept.        (paper, Eq. 6)
+
+    Args:
+        z: features, planar ``[N, 2, C, *]`` or complex ``[N, C, *]``, any strides.
+        c: modulus from which a feature passes unchanged; > 0, in the units of ``z``. ``'channel_mean'``: the mean
+            modulus of each sample and channel (the paper's form for networks other than ResNets; a flat ``[N, 2, C]``
+            has no positions, so there the mean of its features: paper silent). ``'batch_channel_mean'`` and ``'mean'``
+            (over the batch too; over everything) make a sample's output depend on the others: to imitate published code.
+        detach_modulus: treat the factor \|z\| / max(\|z\|, c) as a constant in the backward pass, as the 2022 code does.
+    Returns:
+        Tensor like ``z``. At ``z = 0`` value and gradient are 0; where re² + im² >= c², ``z`` itself.
+    Raises:
+        TypeError: ``z`` is not floating point, ``c`` not a number or name.   ValueError: ``c <= 0`` or an unknown name.
+    """
+    z, was_complex = enter(z)
+    if isinstance(c, str):
+        if c not in REDUCTIONS:
+            raise ValueError(f"`c` must be a number > 0 or one of {', '.join(REDUCTIONS)}, got {c!r}")
+    else:
+        check.threshold(c)
+    chosen = backend.choose(OP, z)
+    if chosen == "reference":
+        return leave(reference(z, c, detach_modulus), was_complex)
+    reduce = REDUCTIONS[c] if isinstance(c, str) else 0
+    y, _ = _MagnitudeReLU.apply(dense(z), 1.0 if reduce else float(c), reduce, detach_modulus, chosen)
+    return leave(y, was_complex)
+
+
+class _MagnitudeReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(z, c, reduce, detach_modulus, chosen):
+        return backend.operators(chosen).magnitude_relu_forward(z, c, reduce)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        z, *ctx.settings = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(z, output[1])
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        z, mean = ctx.saved_tensors
+        c, reduce, detach_modulus, chosen = ctx.settings
+        with torch.no_grad():
+            out = backend.operators(chosen).magnitude_relu_backward(like(grad, z), z, mean, c, reduce, detach_modulus)
+        return *once("magnitude_relu", (z, grad), out), None, None, None, None
+
+
+if backend.compiled:
+
+    @torch.library.register_fake("cvkernels::magnitude_relu_forward")
+    def _(z, c, reduce):
+        table = {0: 0, 1: z.shape[0] * z.shape[2], 2: z.shape[2], 3: 1}[reduce]
+        if reduce == 1 and z.ndim == 3:
+            table = z.shape[0]
+        return torch.empty_like(z), z.new_empty(table)
+
+    @torch.library.register_fake("cvkernels::magnitude_relu_backward")
+    def _(grad, z, mean, c, reduce, detach_modulus):
+        return torch.empty_like(z)

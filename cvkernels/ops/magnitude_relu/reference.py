@@ -1,0 +1,29 @@
+"""y = z |z| / max(|z|, c)     (paper, Eq. 6)"""
+
+import torch
+from torch import Tensor
+
+from ...planar import narrowed, widened
+
+# What a mean modulus runs over, of [N, C, *]; a flat [N, C] has no positions, so there it is the mean of the features.
+REDUCTIONS = {"channel_mean": 1, "batch_channel_mean": 2, "mean": 3}
+
+
+def axes(c: str, ndim: int) -> tuple[int, ...]:
+    positions = tuple(range(2, ndim))
+    return {
+        "channel_mean": positions or (1,),
+        "batch_channel_mean": (0, *positions),
+        "mean": tuple(range(ndim)),
+    }[c]
+
+
+def magnitude_relu(z: Tensor, c: float | str = 1.0, detach_modulus: bool = False) -> Tensor:
+    w = widened(z)
+    still = w.detach() if detach_modulus else w
+    if isinstance(c, str):
+        c = still.abs().mean(axes(c, w.ndim), keepdim=True)
+    # `where`, not `clamp`: at |z| = c the gradient is the identity's, and an overflowing square passes z itself
+    outside = ~(w.real.square() + w.imag.square() < c * c)
+    inner = torch.where(outside, 0, still)
+    return narrowed(torch.where(outside, w, torch.where(outside, 0, w) * (inner.abs() / c)), z)

@@ -1,0 +1,94 @@
+"""The public function, its checks, and its autograd Function."""
+
+import torch
+from torch import Tensor
+
+from ... import backend, check
+from ...planar import dense, enter, is_channels_last, is_interleaved
+from ..common.autograd import wanted
+from .reference import unrotate as reference
+
+OP = backend.op("unrotate", cpu=backend.FLOATS)
+
+
+def unrotate(h: Tensor, theta: Tensor) -> Tensor:
+    r"""Re(h·e^{-iθ}): the rotation taken back and the real part read.        (paper, Eq. 3)
+
+    Args:
+        h: features, planar ``[N, 2, C, *]`` or complex ``[N, C, *]``, any strides.
+        theta: angles ``[N]``, or ``[N, K]`` for K readings of each sample from one read of ``h`` (a critic's fakes);
+            radians, float32 or float64.
+    Returns:
+        Real ``[N, C, *]``, or ``[N, K, C, *]``; channels-last where ``h`` is. A NaN angle gives NaN. Differentiable twice.
+    Raises:
+        TypeError: ``h`` not floating point, ``theta`` in half precision.   ValueError: ``theta`` not ``[N]`` or ``[N, K]``.
+    """
+    h, _ = enter(h, "h")
+    check.angle(theta, h, "h", fakes=True)
+    chosen = backend.choose(OP, h)
+    if chosen == "reference":
+        return reference(h, theta)
+    # its output is real: there is no interleaved form to keep, so a complex tensor is read where it stands
+    return _Unrotate.apply(dense(h), theta, chosen)
+
+
+class _Unrotate(torch.autograd.Function):
+    @staticmethod
+    def forward(h, theta, chosen):
+        return backend.operators(chosen).unrotate_forward(h, theta.contiguous())
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        h, theta, ctx.chosen = inputs
+        ctx.last = is_channels_last(h)
+        ctx.save_for_backward(theta, h if ctx.needs_input_grad[1] and not is_interleaved(h) else None)
+        ctx.interleaved = None
+        if ctx.needs_input_grad[1] and is_interleaved(h):
+            ctx.save_for_backward(theta, h)
+            ctx.interleaved = True
+
+    @staticmethod
+    def backward(ctx, grad):
+        theta, h = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            grads = _differentiable(grad, h, theta)
+        else:
+            if ctx.last:
+                grad = grad.movedim(theta.ndim, -1).contiguous().movedim(-1, theta.ndim)
+            else:
+                grad = grad.contiguous()
+            h = h.contiguous() if ctx.interleaved else h
+            grads = backend.operators(ctx.chosen).unrotate_backward(grad, h, theta.contiguous())
+        return *map(wanted, grads, ctx.needs_input_grad), None
+
+
+def _differentiable(grad, h, theta):
+    """The gradient in plain torch: what a double backward differentiates."""
+    k = theta.ndim - 1
+    t = theta.view(*theta.shape, *(1,) * (grad.ndim - theta.ndim))
+    cos, sin = t.cos().to(grad.dtype), t.sin().to(grad.dtype)
+    parts = torch.stack([(grad * s).sum(1) if k else grad * s for s in (cos, sin)], 1)
+    turn = None
+    if h is not None:
+        re, im = (p.unsqueeze(1) if k else p for p in h.unbind(1))
+        turn = (grad * (im * cos - re * sin)).flatten(theta.ndim).to(theta.dtype).sum(-1)
+    return parts, turn
+
+
+if backend.compiled:
+
+    @torch.library.register_fake("cvkernels::unrotate_forward")
+    def _(h, theta):
+        shape = (*theta.shape, *h.shape[2:])
+        if not is_channels_last(h):
+            return h.new_empty(shape)
+        *lead, c = shape[: theta.ndim + 1]
+        return h.new_empty(*lead, *h.shape[3:], c).movedim(-1, theta.ndim)
+
+    @torch.library.register_fake("cvkernels::unrotate_backward")
+    def _(grad, h, theta):
+        n, *rest = (grad.shape[0], *grad.shape[theta.ndim :])
+        part = grad.new_empty(n, 2, *rest)
+        if grad.ndim > theta.ndim + 1 and not grad.is_contiguous():
+            part = grad.new_empty(n, *rest[1:], 2, rest[0]).movedim((-2, -1), (1, 2))
+        return part, torch.empty_like(theta) if h is not None else theta.new_empty(0)

@@ -1,0 +1,82 @@
+"""The house type: a complex feature as one real tensor ``[N, 2, C, *]``, and the doors for torch's complex dtypes.
+
+Three dense layouts are read and written in place: contiguous, planar channels-last (strides of ``[N, *, 2, C]``) and
+interleaved (what a complex tensor is underneath, strides of ``[N, C, *, 2]``). Anything else is copied once.
+"""
+
+import torch
+from torch import Tensor
+
+from . import check
+
+
+def to_planar(z: Tensor) -> Tensor:
+    """Complex ``[N, C, *]`` to planar ``[N, 2, C, *]``, contiguous; a planar tensor is returned as it is."""
+    z, was_complex = enter(z)
+    return z.contiguous() if was_complex else z
+
+
+def to_complex(z: Tensor) -> Tensor:
+    """Planar ``[N, 2, C, *]`` (float32, float64) to complex ``[N, C, *]``; a complex tensor is returned as it is."""
+    check.feature(z)
+    return z if z.is_complex() else leave(z, True)
+
+
+def to_channels_last(z: Tensor) -> Tensor:
+    """Planar ``[N, 2, C, H, W]`` with the strides of ``[N, H, W, 2, C]``: as ``[N, 2C, H, W]`` it is channels-last."""
+    check.feature(z, spatial=2)
+    if z.is_complex():
+        raise TypeError(f"`z` must be planar, got {check.shown(z)}; convert it with to_planar")
+    return z if is_channels_last(z) else z.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
+
+
+def enter(z: Tensor, name: str = "z", spatial: int | None = None) -> tuple[Tensor, bool]:
+    """Check a feature and hand it on as planar: a view, also of a complex tensor. Lazy conjugates are resolved here."""
+    check.feature(z, name, spatial)
+    if z.is_complex():
+        return torch.view_as_real(z.resolve_conj().resolve_neg()).movedim(-1, 1), True
+    return z.resolve_neg(), False
+
+
+def leave(z: Tensor, as_complex: bool) -> Tensor:
+    """What `enter` was given: planar, or complex (a view where ``z`` is interleaved, else one copy)."""
+    return torch.view_as_complex(z.movedim(1, -1).contiguous()) if as_complex else z
+
+
+def is_channels_last(z: Tensor) -> bool:
+    """Planar ``[N, 2, C, *]`` dense with the strides of ``[N, *, 2, C]``, and not contiguous as well."""
+    return z.ndim > 3 and not z.is_contiguous() and z.movedim((1, 2), (-2, -1)).is_contiguous()
+
+
+def is_interleaved(z: Tensor) -> bool:
+    """The planar view of a contiguous complex tensor."""
+    return not z.is_contiguous() and z.movedim(1, -1).is_contiguous()
+
+
+def dense(z: Tensor) -> Tensor:
+    """``z``, or a contiguous copy where it is in none of the three layouts; differentiable."""
+    return z if z.is_contiguous() or is_channels_last(z) or is_interleaved(z) else z.contiguous()
+
+
+def like(grad: Tensor, z: Tensor) -> Tensor:
+    """``grad`` in the strides of ``z`` (same shape, dense): what a kernel needs that walks both together."""
+    return grad if grad.stride() == z.stride() else torch.empty_like(z).copy_(grad)
+
+
+def laid_out(out: Tensor, z: Tensor) -> Tensor:
+    """``out`` in the layout that ``z`` came in: channels-last, interleaved, else contiguous."""
+    if out.ndim == 5 and is_channels_last(z):
+        return out if is_channels_last(out) else out.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
+    if is_interleaved(z):
+        return out if is_interleaved(out) else out.movedim(1, -1).contiguous().movedim(-1, 1)
+    return out.contiguous()
+
+
+def widened(z: Tensor) -> Tensor:
+    """Planar to complex for a reference: half precision in complex64 (and rounded once, by `narrowed`)."""
+    return leave(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z, True)
+
+
+def narrowed(out: Tensor, z: Tensor) -> Tensor:
+    """A reference's complex result back to planar, in the dtype and layout of ``z``."""
+    return laid_out(torch.stack((out.real, out.imag), 1).to(z.dtype), z)
