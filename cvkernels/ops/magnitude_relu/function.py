@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ... import backend, check
-from ...planar import dense, enter, leave, like
+from ...planar import dense, enter, laid_out, leave, like
 from ..common.autograd import once
 from .reference import REDUCTIONS
 from .reference import magnitude_relu as reference
@@ -36,9 +36,13 @@ def magnitude_relu(z: Tensor, c: float | str = 1.0, detach_modulus: bool = False
     chosen = backend.choose(OP, z)
     if chosen == "reference":
         return leave(reference(z, c, detach_modulus), was_complex)
-    reduce = REDUCTIONS[c] if isinstance(c, str) else 0
-    y, _ = _MagnitudeReLU.apply(dense(z), 1.0 if reduce else float(c), reduce, detach_modulus, chosen)
-    return leave(y, was_complex)
+    if not isinstance(c, str):
+        y, _ = _MagnitudeReLU.apply(dense(z), float(c), 0, detach_modulus, chosen)
+        return leave(y, was_complex)
+    # means are taken plane by plane, of contiguous features; a flat one's features are its one channel's positions
+    planes = z.unsqueeze(2) if z.ndim == 3 and c == "channel_mean" else z
+    y, _ = _MagnitudeReLU.apply(planes.contiguous(), 1.0, REDUCTIONS[c], detach_modulus, chosen)
+    return leave(laid_out(y.view(z.shape), z), was_complex)
 
 
 class _MagnitudeReLU(torch.autograd.Function):
@@ -65,10 +69,7 @@ if backend.compiled:
 
     @torch.library.register_fake("cvkernels::magnitude_relu_forward")
     def _(z, c, reduce):
-        table = {0: 0, 1: z.shape[0] * z.shape[2], 2: z.shape[2], 3: 1}[reduce]
-        if reduce == 1 and z.ndim == 3:
-            table = z.shape[0]
-        return torch.empty_like(z), z.new_empty(table)
+        return torch.empty_like(z), z.new_empty({0: 0, 1: z.shape[0] * z.shape[2], 2: z.shape[2], 3: 1}[reduce])
 
     @torch.library.register_fake("cvkernels::magnitude_relu_backward")
     def _(grad, z, mean, c, reduce, detach_modulus):

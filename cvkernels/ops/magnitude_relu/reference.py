@@ -23,6 +23,7 @@ def magnitude_relu(z: Tensor, c: float | str = 1.0, detach_modulus: bool = False
     still = w.detach() if detach_modulus else w
     if isinstance(c, str):
         c = still.abs().mean(axes(c, w.ndim), keepdim=True)
+        c = torch.where(c == 0, 1, c)  # a group of zeros: value and gradient 0, as at any zero
     # `where`, not `clamp`: at |z| = c the gradient is the identity's, and an overflowing square passes z itself
     outside = ~(w.real.square() + w.imag.square() < c * c)
     inner = torch.where(outside, 0, still)

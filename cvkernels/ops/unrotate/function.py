@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ... import backend, check
-from ...planar import dense, enter, is_channels_last, is_interleaved
+from ...planar import dense, enter, is_channels_last
 from ..common.autograd import wanted
 from .reference import unrotate as reference
 
@@ -41,11 +41,7 @@ class _Unrotate(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         h, theta, ctx.chosen = inputs
         ctx.last = is_channels_last(h)
-        ctx.save_for_backward(theta, h if ctx.needs_input_grad[1] and not is_interleaved(h) else None)
-        ctx.interleaved = None
-        if ctx.needs_input_grad[1] and is_interleaved(h):
-            ctx.save_for_backward(theta, h)
-            ctx.interleaved = True
+        ctx.save_for_backward(theta, h if ctx.needs_input_grad[1] else None)
 
     @staticmethod
     def backward(ctx, grad):
@@ -57,7 +53,8 @@ class _Unrotate(torch.autograd.Function):
                 grad = grad.movedim(theta.ndim, -1).contiguous().movedim(-1, theta.ndim)
             else:
                 grad = grad.contiguous()
-            h = h.contiguous() if ctx.interleaved else h
+            if h is not None and grad.is_contiguous():
+                h = h.contiguous()
             grads = backend.operators(ctx.chosen).unrotate_backward(grad, h, theta.contiguous())
         return *map(wanted, grads, ctx.needs_input_grad), None
 

@@ -1,0 +1,66 @@
+// The magnitude ReLU of one element: v |v| / max(|v|, c), its derivative, and its inverse.
+#pragma once
+
+#include <cmath>
+
+#include "inline.h"
+
+namespace cvk {
+
+template <class T>
+struct Complex {
+  T re, im;
+};
+
+// |v| / max(|v|, c). At |v| >= c, and for NaN, exactly 1: the element itself passes, also where the square overflows.
+template <class T>
+CVK_INLINE T relu_factor(T re, T im, T c) {
+  const T power = re * re + im * im;
+  const T factor = std::sqrt(power) / c;
+  return power < c * c ? factor : T(1);
+}
+
+// dL/dv from dL/dy = g, given v:  |v| <  c:  (|v| g + Re(conj(u) g) v) / c with u = v / |v|, and 0 at v = 0.
+template <class T>
+CVK_INLINE Complex<T> relu_backward(T re, T im, T g_re, T g_im, T c, bool detach) {
+  const T power = re * re + im * im;
+  const bool inside = power < c * c;
+  const T modulus = std::sqrt(power);
+  const T inverse = power > T(0) ? T(1) / modulus : T(0);
+  const T dot = (re * inverse) * g_re + (im * inverse) * g_im;
+  const T keep = inside ? modulus / c : T(1);
+  const T turn = inside && !detach ? dot / c : T(0);
+  return {keep * g_re + turn * re, keep * g_im + turn * im};
+}
+
+// The same from y, what came out (KERNELS: y = v |v| / c inside, so |v| = sqrt(c |y|)).
+// gate: dL/dv = gate * (g + along * u);  root: v = root * y.
+template <class T>
+struct Gate {
+  Complex<T> grad;  // dL/dv
+  T root;
+};
+
+template <class T>
+CVK_INLINE Gate<T> gate_from_output(T y_re, T y_im, T g_re, T g_im, T c) {
+  const T power = y_re * y_re + y_im * y_im;
+  const bool inside = power < c * c;
+  const T modulus = std::sqrt(power);
+  const T inverse = power > T(0) ? T(1) / modulus : T(0);
+  const T u_re = y_re * inverse, u_im = y_im * inverse;
+  const T dot = inside ? u_re * g_re + u_im * g_im : T(0);
+  const T gate = std::sqrt(modulus / c);  // |v| / c
+  const T keep = inside ? gate : T(1);
+  const T root = inside ? std::sqrt(c * inverse) : T(1);
+  return {{keep * (g_re + dot * u_re), keep * (g_im + dot * u_im)}, root};
+}
+
+// v from y alone.
+template <class T>
+CVK_INLINE T root_from_output(T y_re, T y_im, T c) {
+  const T power = y_re * y_re + y_im * y_im;
+  const T inverse = power > T(0) ? T(1) / std::sqrt(power) : T(0);
+  return power < c * c ? std::sqrt(c * inverse) : T(1);
+}
+
+}  // namespace cvk

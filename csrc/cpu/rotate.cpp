@@ -1,0 +1,110 @@
+// x = (a + ib) e^{i theta}
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "angle.h"
+
+namespace cvk {
+namespace {
+
+// A real feature [N, C, *] is read with the planar one it becomes: the same layout, one part.
+std::vector<int64_t> with_parts(const Tensor& a) {
+  std::vector<int64_t> sizes{a.size(0), 2};
+  for (int64_t d = 1; d < a.dim(); ++d) sizes.push_back(a.size(d));
+  return sizes;
+}
+
+bool channels_last(const Tensor& a) {
+  return a.dim() == 4 && a.numel() > 0 && !dense_in_order(a, {0, 1, 2, 3}) && dense_in_order(a, {0, 2, 3, 1});
+}
+
+Tensor planar_from(const Tensor& a) {
+  const auto sizes = with_parts(a);
+  if (channels_last(a)) {
+    const int64_t c = sizes[2], w = sizes[4], h = sizes[3];
+    return strided_like(a, sizes, {h * w * 2 * c, c, 1, w * 2 * c, 2 * c});
+  }
+  return torch::stable::new_empty(a, sizes);
+}
+
+Tensor real_from(const Tensor& z, const Planar& v) {
+  std::vector<int64_t> sizes{z.size(0)};
+  for (int64_t d = 2; d < z.dim(); ++d) sizes.push_back(z.size(d));
+  if (v.layout == Layout::channels_last) {
+    const int64_t c = sizes[1], h = sizes[2], w = sizes[3];
+    return strided_like(z, sizes, {h * w * c, 1, w * c, c});
+  }
+  return torch::stable::new_empty(z, sizes);
+}
+
+template <class T>
+CVK_CLONES void forward_run(const T* a, const T* b, T* re, T* im, int64_t count, T cos, T sin) {
+  CVK_SIMD
+  for (int64_t i = 0; i < count; ++i) {
+    const T x = a[i], y = b[i];
+    re[i] = x * cos - y * sin;
+    im[i] = x * sin + y * cos;
+  }
+}
+
+template <class T>
+CVK_CLONES void backward_run(const T* re, const T* im, T* a, T* b, int64_t count, T cos, T sin) {
+  CVK_SIMD
+  for (int64_t i = 0; i < count; ++i) {
+    const T x = re[i], y = im[i];
+    a[i] = x * cos + y * sin;
+    b[i] = y * cos - x * sin;
+  }
+}
+
+Tensor forward(Tensor a, Tensor b, Tensor theta) {
+  Tensor out = planar_from(a);
+  const Planar v = planar(out, "out");
+  STD_TORCH_CHECK(b.numel() == a.numel() && a.scalar_type() == b.scalar_type() && channels_last(a) == channels_last(b) &&
+                      (channels_last(a) || (a.is_contiguous() && b.is_contiguous())),
+                  "a and b must have one shape, dtype and dense layout");
+  check_vector(theta, v.n, "theta");
+  with_dtype(a, "rotate", [&](auto zero) {
+    using T = decltype(zero);
+    const T *p = data<T>(a), *q = data<T>(b);
+    T* to = data<T>(out);
+    const auto turns = turns_of<T>(theta);
+    for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t from, int64_t count) {
+      forward_run(p + from, q + from, to + at, to + at + v.part, count, turns[n].re, turns[n].im);
+    });
+  });
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> out, Tensor theta) {
+  const Planar v = planar(grad, "grad");
+  STD_TORCH_CHECK(v.layout != Layout::interleaved, "grad must be contiguous or channels-last");
+  if (out) check_alike(*out, v, grad, "out");
+  check_vector(theta, v.n, "theta");
+  Tensor grad_a = real_from(grad, v), grad_b = torch::stable::empty_like(grad_a);
+  Tensor grad_theta = out ? torch::stable::empty_like(theta) : none_like(theta);
+  with_dtype(grad, "rotate", [&](auto zero) {
+    using T = decltype(zero);
+    const T* g = data<T>(grad);
+    T *to_a = data<T>(grad_a), *to_b = data<T>(grad_b);
+    const auto turns = turns_of<T>(theta);
+    AngleSum sum(v, out.has_value());
+    const T* x = data_or_null<T>(out);
+    for_runs(v, [&](int64_t task, int64_t n, int64_t at, int64_t from, int64_t count) {
+      const int64_t im = at + v.part;
+      backward_run(g + at, g + im, to_a + from, to_b + from, count, turns[n].re, turns[n].im);
+      if (x) sum.add(task, cross<T, 1>(x + at, x + im, g + at, g + im, count));
+    });
+    sum.write(grad_theta);
+  });
+  return {grad_a, grad_b, grad_theta};
+}
+
+}  // namespace
+}  // namespace cvk
+
+STABLE_TORCH_LIBRARY_IMPL(cvkernels, CPU, m) {
+  m.impl("rotate_forward", TORCH_BOX(&cvk::forward));
+  m.impl("rotate_backward", TORCH_BOX(&cvk::backward));
+}
