@@ -1,0 +1,1 @@
+"""Fused against naive: `python -m benchmarks`, or `pytest benchmarks --benchmark-only`."""

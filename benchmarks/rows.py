@@ -1,0 +1,142 @@
+"""A measured row: what it holds, where it was measured, how it is stored, read back and set beside an older one."""
+
+import csv
+import os
+import platform
+import re
+import subprocess
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+
+import cvkernels
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Times are ms a call (20th, 50th and 80th percentile), memory is MB at the peak of one call (GPU only)."""
+
+    op: str
+    shape: str
+    dtype: str
+    device: str
+    which: str  # forward, or forward+backward
+    backend: str  # what ran the fused side
+    fused_p20: float
+    fused_p50: float
+    fused_p80: float
+    naive_p20: float
+    naive_p50: float
+    naive_p80: float
+    ratio: float
+    fused_mb: float | None
+    naive_mb: float | None
+    threads: int
+    allocator: str
+    foreign_load: float | None  # share of the machine's CPU time that other processes took meanwhile
+    torch: str
+    cvkernels: str
+    python: str
+    commit: str
+
+    def key(self) -> tuple:
+        """What must be equal for two rows to be compared."""
+        return self.op, self.shape, self.dtype, self.device, self.which, self.threads, self.allocator
+
+
+def facts(device: torch.device) -> dict:
+    """The part of a row that is the same for the whole run."""
+    return {
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "allocator": allocator(),
+        "torch": torch.__version__,
+        "cvkernels": cvkernels.__version__,
+        "python": platform.python_version(),
+        "commit": commit(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        found = None
+    name = found[1] if found else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def commit() -> str:
+    """Given as COMMIT where there is no git folder; a + marks changes that are not committed."""
+    if os.environ.get("COMMIT"):
+        return os.environ["COMMIT"]
+    try:
+        head = _git("rev-parse", "--short", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--", "csrc", "cvkernels", "benchmarks") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+# glibc gives a block over its mmap threshold back to the system when it is freed and faults its pages in again at the
+# next call. Keeping freed memory is what a training process with a tuned allocator sees; it moves some rows by 40 %.
+KEEP = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=0x4000000000:glibc.malloc.top_pad=0x4000000"
+
+
+def allocator() -> str:
+    """``keep``: freed memory stays with the process; ``default``: glibc decides; else what the platform has."""
+    if platform.libc_ver()[0] != "glibc":
+        return platform.system()
+    preload = Path(os.environ.get("LD_PRELOAD", "")).name
+    return preload or ("keep" if KEEP in os.environ.get("GLIBC_TUNABLES", "") else "default")
+
+
+def stored_at(device: str) -> Path:
+    """results/<device>.csv"""
+    return RESULTS / (re.sub(r"[^A-Za-z0-9]+", "-", device).strip("-") + ".csv")
+
+
+def write(rows: list[Row], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="") as file:
+        out = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+        out.writeheader()
+        for row in rows:
+            values = asdict(row).items()
+            out.writerow({k: f"{v:.4g}" if isinstance(v, float) else "" if v is None else v for k, v in values})
+    part.replace(path)
+
+
+def read(path: Path) -> list[Row]:
+    def value(field, text):
+        kind = str(field.type)
+        return (None if not text else float(text)) if "float" in kind else int(text) if "int" in kind else text
+
+    with path.open(newline="") as file:
+        return [Row(**{f.name: value(f, line[f.name]) for f in fields(Row)}) for line in csv.DictReader(file)]
+
+
+def comparison(rows: list[Row], stored: list[Row]) -> list[str]:
+    """One line for each row that both runs have: the fused time then and now, a slowdown shown like a gain."""
+    before = {row.key(): row for row in stored}
+    lines = []
+    for row in rows:
+        old = before.get(row.key())
+        if old:
+            lines.append(
+                f"{row.op:26} {row.shape:14} {row.which:17} {old.fused_p50:9.4g} -> {row.fused_p50:9.4g} ms, "
+                f"{100 * (row.fused_p50 / old.fused_p50 - 1):+5.0f} %; ratio {old.ratio:.2f} -> {row.ratio:.2f}"
+            )
+    without = len(rows) - len(lines)
+    return [*lines, *([f"{without} of {len(rows)} rows have no stored one to compare with"] if without else [])]
