@@ -1,0 +1,309 @@
+// Of each window the element of largest modulus; which one, as a byte. The winner's rule is common/window.h's.
+#include <torch/csrc/stable/library.h>
+
+#include <cmath>
+#include <tuple>
+
+#include "../common/window.h"
+#include "simd.h"
+
+namespace cvk {
+namespace {
+
+struct Window {
+  Axis<int64_t> y, x;
+  int64_t places() const { return y.kernel * x.kernel; }
+  bool halves() const {  // 2x2, stride 2, nothing else: the pooling of most networks
+    return y.kernel == 2 && x.kernel == 2 && y.stride == 2 && x.stride == 2 && !y.padding && !x.padding &&
+           y.dilation == 1 && x.dilation == 1 && y.out * 2 <= y.size && x.out * 2 <= x.size;
+  }
+};
+
+Window window_of(int64_t h, int64_t w, const std::vector<int64_t>& kernel, const std::vector<int64_t>& stride,
+                 const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation) {
+  for (const auto* p : {&kernel, &stride, &padding, &dilation}) {
+    STD_TORCH_CHECK(p->size() == 2, "kernel_size, stride, padding and dilation must be pairs");
+  }
+  STD_TORCH_CHECK(kernel[0] >= 1 && kernel[1] >= 1 && kernel[0] * kernel[1] <= kNothing && stride[0] >= 1 &&
+                      stride[1] >= 1 && dilation[0] >= 1 && dilation[1] >= 1 && padding[0] >= 0 && padding[1] >= 0,
+                  "a window must have 1 to 255 places, its stride and dilation be positive");
+  return {{h, kernel[0], stride[0], padding[0], dilation[0], 0}, {w, kernel[1], stride[1], padding[1], dilation[1], 0}};
+}
+
+// A planar tensor [N, 2, C, h, w] in the layout of `v`.
+Tensor resized(const Tensor& like, const Planar& v, int64_t h, int64_t w) {
+  const std::vector<int64_t> sizes{v.n, 2, v.c, h, w};
+  const int64_t s = h * w;
+  if (v.layout == Layout::channels_last) return strided_like(like, sizes, {2 * v.c * s, v.c, 1, 2 * v.c * w, 2 * v.c});
+  if (v.layout == Layout::interleaved) return strided_like(like, sizes, {2 * v.c * s, 1, 2 * s, 2 * w, 2});
+  return torch::stable::new_empty(like, sizes);
+}
+
+// The best of each of `count` windows so far. Places are kept as T, to be selected in the same lanes as the values.
+template <class T>
+struct Best {
+  T *power, *re, *im, *place;
+};
+
+template <class T>
+struct Scratch {
+  std::vector<T> memory;
+  Best<T> best;
+  explicit Scratch(int64_t count) : memory(static_cast<size_t>(4 * count)) {
+    T* p = memory.data();
+    best = {p, p + count, p + 2 * count, p + 3 * count};
+  }
+};
+
+template <class T>
+CVK_CLONES void start(Best<T> b, int64_t count) {
+  CVK_SIMD
+  for (int64_t i = 0; i < count; ++i) {
+    b.power[i] = -1;
+    b.re[i] = b.im[i] = 0;
+    b.place[i] = kNothing;
+  }
+}
+
+// One place of `count` windows, `step` elements apart, against the best so far.
+template <class T>
+CVK_CLONES void challenge(Best<T> b, const T* re, const T* im, int64_t step, int64_t count, T place) {
+  CVK_SIMD
+  for (int64_t i = 0; i < count; ++i) {
+    const T r = re[i * step], m = im[i * step], p = power(r, m), q = b.power[i];
+    const bool take = wins(p, q);
+    b.power[i] = take ? p : q;
+    b.re[i] = take ? r : b.re[i];
+    b.im[i] = take ? m : b.im[i];
+    b.place[i] = take ? place : b.place[i];
+  }
+}
+
+template <class T>
+CVK_CLONES void finish(Best<T> b, T* re, T* im, uint8_t* index, int64_t step, int64_t index_step, int64_t count) {
+  CVK_SIMD
+  for (int64_t i = 0; i < count; ++i) {
+    re[i * step] = b.re[i];
+    im[i * step] = b.im[i];
+    index[i * index_step] = static_cast<uint8_t>(static_cast<int>(b.place[i]));
+  }
+}
+
+// 2x2, stride 2. First the better of two rows, column by column: a row of any length fills a vector.
+template <class T>
+CVK_CLONES void better_row(Best<T> b, const T* re, const T* im, int64_t below, int64_t count) {
+  CVK_SIMD
+  for (int64_t i = 0; i < count; ++i) {
+    const T r0 = re[i], m0 = im[i], r1 = re[i + below], m1 = im[i + below];
+    const T p0 = power(r0, m0), p1 = power(r1, m1);
+    const bool take = wins(p1, p0);
+    b.power[i] = take ? p1 : p0;
+    b.re[i] = take ? r1 : r0;
+    b.im[i] = take ? m1 : m0;
+    b.place[i] = take ? T(2) : T(0);
+  }
+}
+
+// Then of two neighbouring columns, over all the rows at once. Of equals the one in the upper row is first.
+template <class T>
+CVK_CLONES void better_column(Best<T> b, T* re, T* im, uint8_t* index, int64_t count) {
+  CVK_SIMD
+  for (int64_t i = 0; i < count; ++i) {
+    const T p0 = b.power[2 * i], p1 = b.power[2 * i + 1], k0 = b.place[2 * i], k1 = b.place[2 * i + 1];
+    const bool tie = !wins(p0, p1);  // p1 is as large, or NaN as p0 may be
+    const bool take = wins(p1, p0) || (tie && k1 < k0);
+    re[i] = take ? b.re[2 * i + 1] : b.re[2 * i];
+    im[i] = take ? b.im[2 * i + 1] : b.im[2 * i];
+    index[i] = static_cast<uint8_t>(static_cast<int>(take ? k1 + T(1) : k0));
+  }
+}
+
+template <class T>
+void pool_halves(const T* re, const T* im, T* out_re, T* out_im, uint8_t* index, const Window& w, Scratch<T>& scratch,
+                 int64_t block) {
+  const int64_t width = 2 * w.x.out;
+  for (int64_t top = 0; top < w.y.out; top += block) {
+    const int64_t rows = std::min(block, w.y.out - top);
+    for (int64_t k = 0; k < rows; ++k) {
+      const int64_t from = (top + k) * 2 * w.x.size, at = k * width;
+      const Best<T> b{scratch.best.power + at, scratch.best.re + at, scratch.best.im + at, scratch.best.place + at};
+      better_row(b, re + from, im + from, w.x.size, width);
+    }
+    const int64_t to = top * w.x.out;
+    better_column(scratch.best, out_re + to, out_im + to, index + to, rows * w.x.out);
+  }
+}
+
+// Any window: one place after another, along a row of outputs.
+template <class T>
+void pool_rows(const T* re, const T* im, T* out_re, T* out_im, uint8_t* index, int64_t step, const Window& w,
+               Scratch<T>& scratch) {
+  for (int64_t oy = 0; oy < w.y.out; ++oy) {
+    start(scratch.best, w.x.out);
+    const int64_t top = oy * w.y.stride - w.y.padding;
+    const Span<int64_t> rows = inside(w.y, top);
+    for (int64_t i = rows.begin; i < rows.end; ++i) {
+      const int64_t row = (top + i * w.y.dilation) * w.x.size;
+      for (int64_t j = 0; j < w.x.kernel; ++j) {
+        // the outputs whose place j lies inside the row
+        const int64_t left = j * w.x.dilation - w.x.padding;
+        const int64_t first = left < 0 ? (-left + w.x.stride - 1) / w.x.stride : 0;
+        const int64_t room = w.x.size - 1 - left;
+        const int64_t end = room < 0 ? 0 : std::min(w.x.out, room / w.x.stride + 1);
+        if (first >= end) continue;
+        const int64_t at = (row + first * w.x.stride + left) * step;
+        const Best<T> b{scratch.best.power + first, scratch.best.re + first, scratch.best.im + first,
+                        scratch.best.place + first};
+        challenge(b, re + at, im + at, w.x.stride * step, end - first, static_cast<T>(i * w.x.kernel + j));
+      }
+    }
+    const int64_t to = oy * w.x.out;
+    finish(scratch.best, out_re + to * step, out_im + to * step, index + to, step, 1, w.x.out);
+  }
+}
+
+// Channels-last: one place after another, along the channels of one output.
+template <class T>
+void pool_channels(const T* z, T* out, uint8_t* index, const Planar& v, const Window& w, int64_t oy, Scratch<T>& scratch) {
+  const int64_t top = oy * w.y.stride - w.y.padding;
+  const Span<int64_t> rows = inside(w.y, top);
+  for (int64_t ox = 0; ox < w.x.out; ++ox) {
+    start(scratch.best, v.c);
+    const int64_t left = ox * w.x.stride - w.x.padding;
+    const Span<int64_t> columns = inside(w.x, left);
+    for (int64_t i = rows.begin; i < rows.end; ++i) {
+      for (int64_t j = columns.begin; j < columns.end; ++j) {
+        const T* at = z + ((top + i * w.y.dilation) * w.x.size + left + j * w.x.dilation) * 2 * v.c;
+        challenge(scratch.best, at, at + v.c, int64_t{1}, v.c, static_cast<T>(i * w.x.kernel + j));
+      }
+    }
+    T* to = out + (oy * w.x.out + ox) * 2 * v.c;
+    finish(scratch.best, to, to + v.c, index + oy * w.x.out + ox, 1, w.y.out * w.x.out, v.c);
+  }
+}
+
+std::tuple<Tensor, Tensor> forward(Tensor z, std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
+                                   std::vector<int64_t> padding, std::vector<int64_t> dilation, bool ceil_mode) {
+  STD_TORCH_CHECK(z.dim() == 5, "z must be planar [N, 2, C, H, W]");
+  const Planar v = planar(z, "z");
+  Window w = window_of(z.size(3), z.size(4), kernel_size, stride, padding, dilation);
+  w.y.out = output_size(w.y.size, w.y.kernel, w.y.stride, w.y.padding, w.y.dilation, ceil_mode);
+  w.x.out = output_size(w.x.size, w.x.kernel, w.x.stride, w.x.padding, w.x.dilation, ceil_mode);
+  const int64_t area = w.y.out * w.x.out;
+  Tensor out = resized(z, v, w.y.out, w.x.out);
+  Tensor index = torch::stable::new_empty(z, {v.n, v.c, w.y.out, w.x.out}, torch::headeronly::ScalarType::Byte);
+  if (out.numel() == 0) return {out, index};
+  const Planar o = planar(out, "out");
+  const bool last = v.layout == Layout::channels_last;
+  // a feature and its pooled form may fall into different names for one layout (axes of size 1): strides decide
+  const int64_t out_part = last ? v.c : v.layout == Layout::interleaved ? 1 : v.c * area;
+  const int64_t out_channel = v.layout == Layout::interleaved ? 2 * area : area;
+  with_dtype(z, "magnitude_max_pool2d", [&](auto zero) {
+    using T = decltype(zero);
+    const T* in = data<T>(z);
+    T* to = data<T>(out);
+    uint8_t* bytes = data<uint8_t>(index);
+    if (last) {
+      const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, v.c * w.x.out));
+      torch::stable::parallel_for(0, v.n * w.y.out, grain, [&](int64_t begin, int64_t end) {
+        Scratch<T> scratch(v.c);
+        for (int64_t r = begin; r < end; ++r) {
+          const int64_t n = r / w.y.out;
+          pool_channels(in + n * v.sample, to + n * o.sample, bytes + n * v.c * area, v, w, r % w.y.out, scratch);
+        }
+      });
+      return;
+    }
+    const bool halves = v.layout == Layout::contiguous && w.halves();
+    const int64_t block = std::max<int64_t>(1, 2048 / (2 * w.x.out));  // rows whose scratch stays in the first-level cache
+    torch::stable::parallel_for(0, v.n * v.c, std::max<int64_t>(1, GRAIN / v.s), [&](int64_t begin, int64_t end) {
+      Scratch<T> scratch(halves ? block * 2 * w.x.out : w.x.out);
+      for (int64_t p = begin; p < end; ++p) {
+        const T* re = in + p / v.c * v.sample + p % v.c * v.channel;
+        T* out_re = to + p / v.c * o.sample + p % v.c * out_channel;
+        if (halves) {
+          pool_halves(re, re + v.part, out_re, out_re + out_part, bytes + p * area, w, scratch, block);
+        } else {
+          pool_rows(re, re + v.part, out_re, out_re + out_part, bytes + p * area, v.position, w, scratch);
+        }
+      }
+    });
+  });
+  return {out, index};
+}
+
+// 2x2, stride 2: every position belongs to one window, so each is written once.
+template <class T>
+CVK_CLONES void spread_halves(const T* g, const uint8_t* index, T* upper, T* lower, int64_t count) {
+  CVK_SIMD
+  for (int64_t i = 0; i < count; ++i) {
+    const T value = g[i];
+    const uint8_t k = index[i];
+    upper[2 * i] = k == 0 ? value : T(0);
+    upper[2 * i + 1] = k == 1 ? value : T(0);
+    lower[2 * i] = k == 2 ? value : T(0);
+    lower[2 * i + 1] = k == 3 ? value : T(0);
+  }
+}
+
+Tensor backward(Tensor grad, Tensor index, std::vector<int64_t> input_size, std::vector<int64_t> kernel_size,
+                std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation) {
+  STD_TORCH_CHECK(grad.dim() == 5 && input_size.size() == 2, "grad must be planar [N, 2, C, H, W], input_size a pair");
+  const Planar v = planar(grad, "grad");
+  Window w = window_of(input_size[0], input_size[1], kernel_size, stride, padding, dilation);
+  w.y.out = grad.size(3), w.x.out = grad.size(4);
+  STD_TORCH_CHECK(index.numel() == v.values() && index.is_contiguous() &&
+                      index.scalar_type() == torch::headeronly::ScalarType::Byte,
+                  "index must hold one byte for each element of grad");
+  Tensor out = resized(grad, v, w.y.size, w.x.size);
+  if (out.numel() == 0) return out;
+  const int64_t area = w.y.size * w.x.size;
+  const bool last = v.layout == Layout::channels_last, pairs = v.layout == Layout::interleaved;
+  const int64_t sample = 2 * v.c * area, channel = last ? 1 : pairs ? 2 * area : area;
+  const int64_t part = last ? v.c : pairs ? 1 : v.c * area, position = last ? 2 * v.c : pairs ? 2 : 1;
+  with_dtype(grad, "magnitude_max_pool2d", [&](auto zero) {
+    using T = decltype(zero);
+    const T* g = data<T>(grad);
+    T* to = data<T>(out);
+    const uint8_t* bytes = data<uint8_t>(index);
+    const bool halves = !last && !pairs && w.halves();
+    torch::stable::parallel_for(0, v.n * v.c, std::max<int64_t>(1, GRAIN / area), [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) {
+        T* re = to + p / v.c * sample + p % v.c * channel;
+        const T* g_re = g + p / v.c * v.sample + p % v.c * v.channel;
+        const uint8_t* k = bytes + p * v.s;
+        if (!halves || w.y.out * 2 < w.y.size || w.x.out * 2 < w.x.size) {
+          for (int64_t q = 0; q < area; ++q) re[q * position] = re[q * position + part] = T(0);
+        }
+        for (int64_t oy = 0; oy < w.y.out; ++oy) {
+          const int64_t row = oy * w.x.out;
+          if (halves) {
+            T* at = re + oy * 2 * w.x.size;
+            spread_halves(g_re + row, k + row, at, at + w.x.size, w.x.out);
+            spread_halves(g_re + v.part + row, k + row, at + part, at + part + w.x.size, w.x.out);
+            continue;
+          }
+          for (int64_t ox = 0; ox < w.x.out; ++ox) {
+            const int64_t place = k[row + ox];
+            if (place >= w.places()) continue;  // a window of padding only
+            const int64_t y = oy * w.y.stride - w.y.padding + place / w.x.kernel * w.y.dilation;
+            const int64_t x = ox * w.x.stride - w.x.padding + place % w.x.kernel * w.x.dilation;
+            if (y < 0 || y >= w.y.size || x < 0 || x >= w.x.size) continue;  // never from our forward; never out of bounds
+            T* at = re + (y * w.x.size + x) * position;
+            at[0] += g_re[(row + ox) * v.position];
+            at[part] += g_re[(row + ox) * v.position + v.part];
+          }
+        }
+      }
+    });
+  });
+  return out;
+}
+
+}  // namespace
+}  // namespace cvk
+
+STABLE_TORCH_LIBRARY_IMPL(cvkernels, CPU, m) {
+  m.impl("magnitude_max_pool2d_forward", TORCH_BOX(&cvk::forward));
+  m.impl("magnitude_max_pool2d_backward", TORCH_BOX(&cvk::backward));
+}
