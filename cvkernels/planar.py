@@ -40,6 +40,8 @@ def enter(z: Tensor, name: str = "z", spatial: int | None = None) -> tuple[Tenso
 
 def leave(z: Tensor, as_complex: bool) -> Tensor:
     """What `enter` was given: planar, or complex (a view where ``z`` is interleaved, else one copy)."""
+    if as_complex and not z.numel():  # `contiguous` leaves the strides of an empty tensor as they are
+        return torch.complex(*z.unbind(1))
     return torch.view_as_complex(z.movedim(1, -1).contiguous()) if as_complex else z
 
 

@@ -1,0 +1,251 @@
+"""The checks that every operation inherits: `class TestRotate(Suite)` in its own test file."""
+
+import re
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cvkernels import use_backend
+from tests.close import as_planar, assert_close
+from tests.conftest import HALVES
+
+from .harness import (
+    COMPLEX,
+    ODD,
+    PLANAR,
+    SIZES,
+    SMALL,
+    compare,
+    gradients,
+    in_layout_of,
+    incoming,
+    leaves,
+    outputs,
+    same,
+)
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to call an operation: which tensors it is given, and its other arguments."""
+
+    tensors: tuple
+    kwargs: dict = field(default_factory=dict)
+
+    def __call__(self, fn):
+        return lambda **tensors: fn(**tensors, **self.kwargs)
+
+
+def form(*tensors: str, **kwargs) -> Form:
+    return Form(tensors, kwargs)
+
+
+def strided(g: torch.Tensor, layout: str) -> torch.Tensor:
+    return COMPLEX[f"complex-{layout}"](as_planar(g)) if g.is_complex() else PLANAR[layout](g)
+
+
+class Suite:
+    OP = ""
+    FORMS: dict = {}
+    SIZES = SIZES
+    LAYOUTS = PLANAR | COMPLEX
+    STRIDES = {name: (PLANAR | COMPLEX)[name] for name in ("contiguous", "channels-last", "complex")}  # promised ones
+    FEATURES = ("z",)  # what has a layout
+    FIXED = ("running_power",)  # what has no gradient
+    TWICE = False  # differentiable twice
+    EMPTY = ((0, 3, 4, 4), (2, 3, 0, 4))  # sizes without an element that work
+
+    @staticmethod
+    def fn(**tensors):
+        raise NotImplementedError
+
+    def draw(self, name: str, size: tuple, form: Form) -> torch.Tensor:
+        """Float64 values of one argument for features [N, C, *]."""
+        n, c = size[:2]
+        if name == "theta":
+            return torch.rand(n, dtype=torch.float64) * 12 - 6
+        if name in ("weight", "running_power"):
+            return torch.rand(c, dtype=torch.float64) + 0.5
+        return torch.randn(n, 2, *size[1:], dtype=torch.float64)
+
+    def skip(self, form: Form, size: tuple) -> str | None:
+        """Why this form cannot have features of this size."""
+
+    def tensors(self, form: Form, size: tuple, dtype=torch.float32, device="cpu") -> dict:
+        reason = self.skip(form, size)
+        if reason:
+            pytest.skip(reason)
+        half = {"theta", "running_power"} if dtype in HALVES else ()
+        return {
+            name: self.draw(name, size, form).to(device, torch.float32 if name in half else dtype)
+            for name in form.tensors
+        }
+
+    # --- values and gradients ---
+
+    def test_sizes(self, backend, dtype, form, size):
+        torch.set_num_threads(2)
+        compare(form(self.fn), self.tensors(form, size, dtype, backend.device), self.FEATURES, fixed=self.FIXED)
+
+    def test_layouts(self, backend, dtype, form, layout):
+        tensors = self.tensors(form, ODD, dtype, backend.device)
+        given, result = compare(form(self.fn), tensors, self.FEATURES, layout, self.FIXED)
+        z = given[self.FEATURES[0]]
+        for out in outputs(result):
+            # the planar view of a complex tensor is how complex tensors are carried inside: its layout is kept
+            promised = self.promised(out, z) or layout is PLANAR["interleaved"]
+            assert promised, f"{out.dtype} with strides {out.stride()} for {z.dtype} with {z.stride()}"
+
+    def promised(self, out, z) -> bool:
+        return out.is_complex() == z.is_complex() and in_layout_of(out, z)
+
+    @pytest.mark.parametrize("grad_layout", ["channels-last", "transposed", "sliced", "expanded", "negative"])
+    def test_incoming_gradients_of_any_strides(self, backend, form, strides, grad_layout):
+        tensors = self.tensors(form, ODD, torch.float32, backend.device)
+        compare(form(self.fn), tensors, self.FEATURES, strides, self.FIXED, lambda g: strided(g, grad_layout))
+
+    @pytest.mark.parametrize("dtype", HALVES, ids=["float16", "bfloat16"])
+    def test_half_precision_is_rounded_once(self, form, dtype):
+        with use_backend("reference"):
+            compare(form(self.fn), self.tensors(form, ODD, dtype), self.FEATURES, fixed=self.FIXED)
+
+    @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf], ids=["nan", "inf", "-inf"])
+    def test_what_is_not_finite_passes_as_in_the_reference(self, backend, form, bad):
+        tensors = self.tensors(form, ODD, torch.float32, backend.device)
+        for name in self.FEATURES:
+            tensors[name][1, ..., 2, 3] = bad
+        with torch.no_grad():
+            got = form(self.fn)(**{k: v.clone() for k, v in tensors.items()})
+            with use_backend("reference"):
+                want = form(self.fn)(**{k: v.double().cpu() for k, v in tensors.items()})
+        for g, w in zip(outputs(got), outputs(want), strict=True):
+            assert not g.isfinite().all()
+            assert_close(g, w)
+
+    def test_empty(self, backend, form):
+        for size in self.EMPTY:
+            if self.skip(form, size) or form.kwargs.get("training"):
+                continue
+            tensors = leaves(self.tensors(form, size, device=backend.device), self.FIXED)
+            result = form(self.fn)(**tensors)
+            with use_backend("reference"):
+                want = form(self.fn)(**tensors)
+            for got, expected in zip(outputs(result), outputs(want), strict=True):
+                assert got.shape == expected.shape and got.numel() == 0 and got.dtype == expected.dtype
+            for name, g in gradients(result, tensors).items():
+                assert g.shape == tensors[name].shape and not g.any()
+
+    # --- autograd ---
+
+    def test_gradcheck(self, backend, form):
+        tensors = leaves(self.tensors(form, SMALL, torch.float64, backend.device), self.FIXED)
+        assert torch.autograd.gradcheck(lambda *t: self._ordered(form, tensors, t), tuple(tensors.values()))
+
+    def test_double_backward(self, backend, form):
+        tensors = leaves(self.tensors(form, SMALL, torch.float64, backend.device), self.FIXED)
+        if self.TWICE or not backend.compiled:
+            call = lambda *t: self._ordered(form, tensors, t)  # noqa: E731
+            assert torch.autograd.gradgradcheck(call, tuple(tensors.values()))
+            return
+        out = outputs(form(self.fn)(**tensors))[0]
+        wanted = [t for t in tensors.values() if t.requires_grad]
+        first = torch.autograd.grad(out.square().sum(), wanted, create_graph=True)
+        with pytest.raises(RuntimeError, match=f"{self.OP} is differentiable once"):
+            sum(g.square().sum() for g in first).backward()
+
+    def test_func_grad(self, backend, form):
+        tensors = leaves(self.tensors(form, ODD, torch.float64, backend.device), self.FIXED)
+        if form.kwargs.get("training"):
+            tensors.pop("running_power", None)  # functorch lets nothing outside be written to, as in torch's batch norm
+        result = form(self.fn)(**tensors)
+        grads = [incoming(o) for o in outputs(result)]
+        want = gradients(result, tensors, grads)
+        rest = {k: v.detach() for k, v in tensors.items() if k not in want}
+
+        def loss(asked):
+            outs = outputs(form(self.fn)(**asked, **rest))
+            return sum((o * g).sum() for o, g in zip(outs, grads, strict=True))
+
+        got = torch.func.grad(loss)({k: tensors[k].detach() for k in want})
+        for name in want:
+            assert_close(got[name], want[name], name=name)
+
+    def test_vmap(self, backend, form):
+        """Plain torch is mapped; a kernel refuses by its name."""
+        stacked = {}
+        for k, v in self.tensors(form, ODD, torch.float64, backend.device).items():
+            stacked[k] = torch.stack((v, v + 1))
+        if form.kwargs.get("training"):
+            stacked.pop("running_power", None)
+        call = form(self.fn)
+        mapped = torch.func.vmap(lambda t: tuple(outputs(call(**t))))
+        if backend.compiled:
+            with pytest.raises(RuntimeError, match=re.compile(self.OP.replace("_", "_?"), re.IGNORECASE)):
+                mapped(stacked)
+            return
+        for i, got in enumerate(zip(*mapped(stacked), strict=True)):
+            for g, w in zip(got, outputs(call(**{k: v[i] for k, v in stacked.items()})), strict=True):
+                assert_close(g, w)
+
+    # --- torch.compile and the operators ---
+
+    def test_compiled_equals_eager(self, backend, form, strides):
+        tensors = self.tensors(form, ODD, device=backend.device)
+        eager, compiled = (  # leaves in their strides: dynamo looks for .grad, which torch warns of elsewhere
+            {k: strides(v).detach().requires_grad_(v.requires_grad) if k in self.FEATURES else v for k, v in t.items()}
+            for t in (leaves(tensors, self.FIXED), leaves(tensors, self.FIXED))
+        )
+        torch._dynamo.reset()
+        want = form(self.fn)(**eager)
+        got = torch.compile(form(self.fn), fullgraph=True, backend="aot_eager")(**compiled)
+        for g, w in zip(outputs(got), outputs(want), strict=True):
+            assert g.stride() == w.stride() and same(g, w)
+        want, got = gradients(want, eager), gradients(got, compiled)
+        assert all(same(got[k], want[k]) for k in want)
+        assert all(same(compiled[k], eager[k]) for k in eager), "running statistics"
+
+    def _ordered(self, form, names, values):
+        return tuple(outputs(form(self.fn)(**dict(zip(names, values, strict=True)))))
+
+
+class KernelSuite(Suite):
+    """For an operation with kernels of ours."""
+
+    def test_gradients_nobody_asked_for_are_none(self, kernel, form):
+        tensors = leaves(self.tensors(form, ODD, device=kernel.device), self.FIXED)
+        every = gradients(form(self.fn)(**tensors), tensors)
+        for name in every:
+            alone = {k: v.detach().clone().requires_grad_(k == name) for k, v in tensors.items()}
+            out = outputs(form(self.fn)(**alone))[0]
+            given = [None] * len(out.grad_fn._input_metadata)
+            given[out.output_nr] = incoming(out)
+            with torch.no_grad():
+                grads = [g for g in out.grad_fn.apply(*given) if g is not None]
+            assert len(grads) == 1 and same(grads[0], every[name])
+
+    def test_operators(self, kernel, form, strides):
+        """Schema, fake and AOT of every operator that a call and its backward reach, with the arguments it got."""
+        tensors = leaves(self.tensors(form, ODD, device=kernel.device), self.FIXED)
+        with Recorder() as seen:
+            given = {k: strides(v) if k in self.FEATURES else v for k, v in tensors.items()}
+            gradients(form(self.fn)(**given), tensors)
+        names = {op.name().split("::")[1].split(".")[0] for op, _, _ in seen.calls}
+        assert names == {f"{self.OP}_forward", f"{self.OP}_backward"}
+        for op, args, kwargs in seen.calls:
+            torch.library.opcheck(op, args, kwargs)
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps each call of an operator of ours with copies of its arguments."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace.startswith("cvkernels"):
+            kept = [a.detach().clone() if isinstance(a, torch.Tensor) else a for a in args]
+            self.calls.append((func, tuple(kept), dict(kwargs or {})))
+        return func(*args, **(kwargs or {}))
