@@ -1,0 +1,1 @@
+"""Networks: everything with weights, and no optimiser, data set or command line."""

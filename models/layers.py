@@ -1,0 +1,63 @@
+"""The two vocabularies a network is written in: one blueprint, read with real or with complex layers.
+
+Both dictionaries name the same roles. A blueprint asks for `layers["conv"](6, 16, 5)` and does not know which it got; a real
+feature is `[N, C, H, W]`, a complex one planar `[N, 2, C, H, W]`.
+"""
+
+from functools import partial
+
+from torch import nn
+
+import cvkernels.nn as cnn
+
+
+class NormAct(nn.Module):
+    """Norm, then the residual if there is one, then the activation: the real twin of the fused complex layer."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x, residual=None):
+        x = self.norm(x)
+        return self.act(x if residual is None else x + residual)
+
+
+REAL = {
+    "conv": nn.Conv2d,
+    "norm_act": NormAct,
+    "norm": nn.BatchNorm2d,
+    "act": nn.ReLU,
+    "pool": nn.MaxPool2d,
+    "dropout": nn.Dropout,
+    "flatten": nn.Flatten,
+    "linear": nn.Linear,
+}
+
+COMPLEX = {
+    "conv": cnn.ComplexConv2d,
+    "norm_act": cnn.MagnitudeBatchNormReLU2d,
+    "norm": cnn.MagnitudeBatchNorm2d,
+    "act": cnn.MagnitudeReLU,
+    "pool": cnn.MagnitudeMaxPool2d,
+    "dropout": cnn.ComplexDropout,
+    "flatten": cnn.ComplexFlatten,
+    "linear": cnn.ComplexLinear,
+}
+
+
+def complex_layers(weights="complex", c=1.0):
+    """COMPLEX with two choices made.
+
+    Args:
+        weights: `'complex'` (a kernel per part) or `'real'` (one kernel for both parts).
+        c: modulus from which the magnitude ReLU passes a feature unchanged, or `'channel_mean'`.
+    """
+    return {
+        **COMPLEX,
+        "conv": partial(cnn.ComplexConv2d, weights=weights),
+        "linear": partial(cnn.ComplexLinear, weights=weights),
+        "act": partial(cnn.MagnitudeReLU, c),
+        "norm_act": partial(cnn.MagnitudeBatchNormReLU2d, c=c),
+    }
