@@ -1,0 +1,24 @@
+"""Inversion attack 1: guess the angle, turn the features back to a* = Re(z e^{-iθ̂}), and redraw the image from a*.
+
+The U-Net learns on a* of the adversary's own images, the predictor's mistakes included: it reads what it will have to read.
+"""
+
+import cvkernels.functional as F
+from experiments.attacks.knowledge import Reconstruction, conceal
+from experiments.attacks.redraw import draw, train_unet
+
+KNOWS = ("encode", "train", "val", "guess_angle")
+
+
+def attack(transcript, knowledge, settings, seed, log):
+    """Redraw every image of the transcript."""
+
+    def turned_back(z):
+        return F.unrotate(z, knowledge.guess_angle(z))
+
+    def view(a, rng):
+        z, _ = conceal(a, rng)
+        return turned_back(z)
+
+    unet = train_unet(view, knowledge, settings, seed, "inversion1", log)
+    return Reconstruction(draw(unet, turned_back(transcript.seen)), unet.state_dict())

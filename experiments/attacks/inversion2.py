@@ -1,0 +1,17 @@
+"""Inversion attack 2: redraw the image from both parts of what the cloud saw, without looking for the angle."""
+
+from experiments.attacks.knowledge import Reconstruction, both_parts, conceal
+from experiments.attacks.redraw import draw, train_unet
+
+KNOWS = ("encode", "train", "val")
+
+
+def attack(transcript, knowledge, settings, seed, log):
+    """Redraw every image of the transcript."""
+
+    def view(a, rng):
+        z, _ = conceal(a, rng)
+        return both_parts(z)
+
+    unet = train_unet(view, knowledge, settings, seed, "inversion2", log)
+    return Reconstruction(draw(unet, both_parts(transcript.seen)), unet.state_dict())

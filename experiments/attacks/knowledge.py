@@ -1,0 +1,83 @@
+"""What an adversary has: the transcript (what the cloud saw of the victims) and a declared knowledge.
+
+An attack's file declares what it needs in `KNOWS`; it is given that and no more, and asking for anything else is an error, not a
+habit: no attack is handed the model, the victims' images, or their keys.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+import cvkernels.functional as F
+from experiments.data import to_input
+from experiments.seeds import angles, partners
+from experiments.train import AT_ONCE, batches
+
+DESCRIPTIONS = {
+    "encode": "query access to the device's encoder, on images of the adversary's own",
+    "train": "images of the adversary's own, to learn from",
+    "val": "images of the adversary's own, to choose checkpoints by",
+    "guess_angle": "the adversary's own angle predictor",
+    "clean_features": "the victims' features before the rotation: no adversary has them; only the anchor is given them",
+}
+
+
+class Undeclared(RuntimeError):
+    """An attack asked for what its adversary does not know."""
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What the cloud saw: planar `[N, 2, C, h, w]` under a key, `[N, C, h, w]` where features cross in the open."""
+
+    seen: torch.Tensor
+
+
+class Knowledge:
+    """Facts by name, read as attributes; `clean_features` and every other fact is there only if it was declared."""
+
+    def __init__(self, **facts):
+        unknown = set(facts) - set(DESCRIPTIONS)
+        if unknown:
+            raise ValueError(f"`facts` must be among {', '.join(DESCRIPTIONS)}, got {', '.join(sorted(unknown))}")
+        self.__dict__["_facts"] = facts
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name not in self._facts:
+            declared = ", ".join(self._facts) or "nothing"
+            raise Undeclared(f"`{name}` is not in this adversary's declared knowledge ({declared})")
+        return self._facts[name]
+
+    def __setattr__(self, name, value):
+        raise Undeclared(f"`{name}` cannot be added to a declared knowledge")
+
+    def only(self, names):
+        """The same knowledge cut down to what an attack declares in its `KNOWS`."""
+        return Knowledge(**{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an attack hands back: images `[N, 3, H, W]` in 0..1, and its networks' weights."""
+
+    images: torch.Tensor
+    weights: dict
+
+
+def encode_all(encode, images):
+    """Features `[N, C, h, w]` of the adversary's own images, queried once: the encoder is frozen, the keys are not."""
+    with torch.no_grad():
+        return torch.cat([encode(to_input(images.pixels[index])) for index in batches(len(images), AT_ONCE)])
+
+
+def conceal(a, rng):
+    """A transcript of one's own: features rotated under fresh keys, with the angles that were drawn; the scheme is public."""
+    theta = angles(len(a), rng=rng, device=a.device)
+    return F.rotate(a, a[partners(len(a), rng, a.device)], theta), theta
+
+
+def both_parts(z):
+    """Planar `[N, 2, C, h, w]` -> `[N, 2C, h, w]`, as a real network reads it."""
+    return z.flatten(1, 2)

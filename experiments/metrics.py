@@ -1,0 +1,102 @@
+"""What the tables measure: one pixel scale (0..1), two anchors, one control; angle errors; the published units."""
+
+import math
+
+import torch
+from torch.nn.functional import conv2d
+
+import cvkernels.functional as F
+
+CONTROL = 0.5  # an attacker counts where it reaches this share of the mean-image RMSE on features in the open
+
+
+def rmse(image, target):
+    """Root of the mean squared error over every pixel of every image, 0..1."""
+    return (image - target).square().mean().sqrt().item()
+
+
+def mae(image, target):
+    """Mean absolute error, 0..1."""
+    return (image - target).abs().mean().item()
+
+
+def psnr(image, target):
+    """Peak signal-to-noise ratio in dB for pixels 0..1, the mean over the images `[N, C, H, W]`; infinite where one is exact."""
+    error = (image - target).square().flatten(1).mean(1)
+    return (-10 * error.log10()).mean().item()
+
+
+def ssim(image, target):
+    """Structural similarity (Wang et al. 2004) of `[N, C, H, W]` in 0..1: 11x11 Gaussian window of σ 1.5, no padding."""
+    channels = image.shape[1]
+    x = torch.arange(11, dtype=image.dtype, device=image.device) - 5
+    g = torch.exp(-(x**2) / (2 * 1.5**2))
+    window = (torch.outer(g, g) / g.sum() ** 2).expand(channels, 1, 11, 11)
+
+    def mean(t):
+        return conv2d(t, window, groups=channels)
+
+    c1, c2 = 0.01**2, 0.03**2
+    mx, my = mean(image), mean(target)
+    vx, vy, cov = mean(image**2) - mx**2, mean(target**2) - my**2, mean(image * target) - mx * my
+    return (((2 * mx * my + c1) * (2 * cov + c2)) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean().item()
+
+
+def image_errors(image, target):
+    """All four, by name."""
+    return {
+        "rmse": rmse(image, target),
+        "mae": mae(image, target),
+        "psnr": psnr(image, target),
+        "ssim": ssim(image, target),
+    }
+
+
+def mean_image_errors(train, target):
+    """The lower anchor: every image redrawn as the mean of `train` `[M, C, H, W]`, which needs no features at all."""
+    return image_errors(train.mean(0).expand_as(target), target)
+
+
+def published_units(image, target, std=(0.5, 0.5, 0.5)):
+    """The same reconstruction in the unit of each published table.
+
+    Args:
+        std: the standard deviation per channel that romech's pixels were divided by.
+    Returns:
+        `paper`: RMSE on 0..1; `report`: MSE on -1..1, four times the squared RMSE; `romech`: MAE on standardised pixels.
+    """
+    per_channel = (image - target).abs().mean((0, 2, 3)).cpu()
+    return {
+        "paper": rmse(image, target),
+        "report": 4 * rmse(image, target) ** 2,
+        "romech": (per_channel / torch.tensor(std)).mean().item(),
+    }
+
+
+def report_mse_to_rmse(mse):
+    """The seed report's MSE on -1..1 -> RMSE on 0..1."""
+    return math.sqrt(mse) / 2
+
+
+def angle_errors(guess, theta):
+    """Per sample, in radians: `raw` = |θ̂ - θ| as the angles stand in [0, 2π), and `circular`, the way round that is shorter."""
+    raw = (guess - theta).abs()
+    return {"raw": raw, "circular": torch.minimum(raw, 2 * torch.pi - raw)}
+
+
+def control(open_rmse, mean_rmse):
+    """The positive control: did this attacker, on the original network's features, reach half the mean-image RMSE?"""
+    return open_rmse <= CONTROL * mean_rmse
+
+
+def law_error(process, z, theta):
+    """Largest |P(e^{iθ}z) - e^{iθ}P(z)| over the largest |P(z)|: 0 where rotating the input rotates the output.
+
+    Args:
+        z: planar `[N, 2, C, *]`.
+        theta: `[N]`, radians, one angle per sample; a single one for all would hide faults.
+    """
+    with torch.no_grad():
+        turned = F.rotate_phase(process(z), theta)
+        difference = process(F.rotate_phase(z, theta)) - turned
+    return (difference.norm(dim=1).max() / turned.norm(dim=1).max()).item()

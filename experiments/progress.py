@@ -1,0 +1,69 @@
+"""What a long job says while it works: one line that is rewritten on a terminal, plain lines elsewhere."""
+
+import os
+import sys
+import time
+
+EVERY = 5.0  # seconds between plain lines
+
+
+class Progress:
+    """Progress over named stages with the time left in all.
+
+    Args:
+        stages: (title, expected seconds) in order; only the ratios matter, the clock gives the rest.
+        stream: where to write; rewriting is used on a terminal without `NO_COLOR`.
+    """
+
+    def __init__(self, stages, stream=None):
+        self.stages = list(stages)
+        self.stream = stream or sys.stdout
+        self.live = self.stream.isatty() and "NO_COLOR" not in os.environ
+        self.current = -1
+        self.worked = 0.0  # expected seconds of what was done here
+        self.spent = 0.0  # seconds it took
+        self._shown = 0.0
+
+    def say(self, line):
+        """One line that stays."""
+        print(line, file=self.stream, flush=True)
+
+    def skip(self, why):
+        """The next stage is finished already."""
+        self.current += 1
+        self.say(f"{self._head()}: {why}")
+
+    def start(self):
+        """The next stage begins."""
+        self.current += 1
+        self._began = self._shown = time.monotonic()
+
+    def epoch(self, done, total, text):
+        """`done` of `total` epochs of the stage are over; `text` holds the numbers that matter."""
+        now = time.monotonic()
+        share = done / total
+        if not self.live and done < total and now - self._shown < EVERY:
+            return
+        self._shown = now
+        here = now - self._began
+        left = here / share - here
+        rate = (self.spent + here) / (self.worked + self.stages[self.current][1] * share)
+        later = rate * sum(work for _, work in self.stages[self.current + 1 :])
+        ending = f"took {clock(here)}" if done == total else f"{clock(left)} left"
+        line = f"{self._head()}  epoch {done}/{total}  {text}  {ending}, {clock(left + later)} in all"
+        if self.live:
+            self.stream.write("\r\033[K" + line + ("\n" if done == total else ""))
+            self.stream.flush()
+        else:
+            self.say(line)
+        if done == total:
+            self.spent += here
+            self.worked += self.stages[self.current][1]
+
+    def _head(self):
+        return f"[{self.current + 1}/{len(self.stages)}] {self.stages[self.current][0]}"
+
+
+def clock(seconds):
+    """Seconds as m:ss."""
+    return f"{int(seconds + 0.5) // 60}:{int(seconds + 0.5) % 60:02d}"

@@ -1,0 +1,1 @@
+"""One file per table, figure or question; each reads top to bottom."""

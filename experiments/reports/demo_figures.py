@@ -1,0 +1,182 @@
+"""The demo's three figures, each with its data beside it as csv."""
+
+import csv
+import io
+
+import torch
+
+from experiments import metrics, runs
+
+# colour-blind safe (Okabe and Ito 2008)
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
+ATTACKS = {
+    # stage: (label, colour, line)
+    "open-features": ("original network:\nU-Net on its features", BLUE, "-"),
+    "clean-features": ("complex network, anchor:\nU-Net on clean features", GREY, "--"),
+    "inversion1": ("complex network, attack 1:\nangle, then U-Net on a*", GREEN, "-"),
+    "inversion2": ("complex network, attack 2:\nU-Net on both parts", RED, "-"),
+}
+
+
+def write(out, results):
+    """reconstructions.png, curves.png, angles.png and their csv files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    style = {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "axes.grid": True,
+    }
+    with matplotlib.rc_context(style | {"grid.alpha": 0.3, "legend.frameon": False, "savefig.dpi": 160}):
+        reconstructions(out, results)
+        curves(out, results)
+        angles(out, results)
+
+
+def reconstructions(out, results):
+    """One column per image, the originals above, one labelled row per attack below."""
+    from matplotlib import pyplot as plt
+
+    truth = results["shown"]["pixels"]
+    mean = results["shown"]["mean"].expand_as(truth)
+    rows = [("the users' images", truth, None)]
+    rows += [
+        (label, results["attacks"][k]["redrawn"], results["attacks"][k]["victims"]["rmse"])
+        for k, (label, _, _) in ATTACKS.items()
+    ]
+    rows.append(("mean image, anchor:\nno features at all", mean, results["mean_image"]["rmse"]))
+    figure, axes = plt.subplots(
+        len(rows), len(truth), figsize=(0.78 * len(truth) + 2.5, 0.82 * len(rows) + 0.2), squeeze=False
+    )
+    for line, (label, images, error) in zip(axes, rows, strict=True):
+        for ax, image in zip(line, images, strict=True):
+            ax.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+            for side in ax.spines.values():
+                side.set_visible(False)
+        text = label if error is None else f"{label}\nRMSE {error:.3f}"
+        line[0].set_ylabel(text, rotation=0, ha="right", va="center", labelpad=8)
+    figure.subplots_adjust(
+        left=2.35 / figure.get_figwidth(), right=0.995, top=0.99, bottom=0.01, wspace=0.06, hspace=0.08
+    )
+    _save(figure, out / "reconstructions.png")
+    table = [["row", "image", "rmse"]]
+    for label, images, _ in rows[1:]:
+        table += [[label.replace("\n", " "), i, metrics.rmse(images[i], truth[i])] for i in range(len(truth))]
+    _csv(out / "reconstructions.csv", table)
+
+
+def curves(out, results):
+    """Classification, critic, attacks and angle against the epoch."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(9.5, 6.2), layout="constrained")
+    classify, critic, attack, angle = axes.flat
+    for stage, label, colour in (("lenet-original", "original", BLUE), ("lenet-complex", "complex, with WGAN", RED)):
+        classify.plot(*_curve(results, stage, "val_error", 100), color=colour, label=label)
+    classify.set(
+        title="Classifiers: error on the defender's validation images",
+        xlabel="epoch",
+        ylabel="error (%)",
+        ylim=(0, None),
+    )
+    classify.legend()
+    critic.plot(*_curve(results, "lenet-complex", "critic_gap"), color=RED)
+    critic.set(
+        title="Critic: gap between true and wrongly turned features", xlabel="epoch", ylabel="E[D(a)] - E[D(a')]"
+    )
+    for stage, (label, colour, style) in ATTACKS.items():
+        x, y = _curve(results, stage, "val_rmse")
+        attack.plot(x, y, color=colour, linestyle=style, label=label.replace("\n", " "))
+    mean = results["mean_image"]["rmse"]
+    attack.axhline(mean, color="black", linewidth=0.9, linestyle=":", label="mean image, no features at all")
+    attack.axhline(
+        mean / 2, color="black", linewidth=0.6, linestyle=(0, (1, 4)), label="half of it: the positive control's level"
+    )
+    attack.set(
+        title="Attackers: RMSE on their own validation images", xlabel="epoch", ylabel="RMSE, pixels 0..1", yscale="log"
+    )
+    _log_ticks(attack, room=8)
+    attack.legend(fontsize=7.5, loc="upper right")
+    angle.plot(*_curve(results, "angle", "val_angle_error"), color=GREEN)
+    angle.set(
+        title="Angle predictor: error on its own validation images",
+        xlabel="epoch",
+        ylabel="mean circular error (rad)",
+        yscale="log",
+    )
+    _log_ticks(angle)
+    _save(figure, out / "curves.png")
+    _csv(
+        out / "curves.csv",
+        [["stage", "epoch", "measure", "value"]] + [[r.stage, r.epoch, r.measure, r.value] for r in results["curves"]],
+    )
+
+
+def angles(out, results):
+    """Histogram of the angle errors: the whole half turn, and close to zero."""
+    from matplotlib import pyplot as plt
+
+    found = results["angle"]
+    error = found["circular"]
+    figure, (whole, near) = plt.subplots(1, 2, figsize=(9.5, 3.2), layout="constrained")
+    whole.hist(error.numpy(), bins=torch.linspace(0, torch.pi, 61).numpy(), color=GREEN)
+    whole.set(
+        xlabel="circular error (rad)",
+        ylabel="samples",
+        xlim=(0, torch.pi),
+        yscale="log",
+        title="All errors, bins of 3°",
+    )
+    whole.set_xticks([0, torch.pi / 4, torch.pi / 2, 3 * torch.pi / 4, torch.pi], ["0", "π/4", "π/2", "3π/4", "π"])
+    whole.axvline(torch.pi / 2, color=GREY, linestyle=":")
+    whole.annotate("a blind guess's mean;\na taken for b", (torch.pi / 2, 0.97), xycoords=("data", "axes fraction"), va="top",
+                   xytext=(4, 0), textcoords="offset points", fontsize=8, color=GREY)  # fmt: skip
+    most = max(error.quantile(0.98).item(), 1e-3)
+    near.hist(error.numpy(), bins=torch.linspace(0, most, 41).numpy(), color=GREEN)
+    for value, name, colour in ((found["circular_median"], "median", "black"), (found["circular_mean"], "mean", RED)):
+        if value <= most:
+            near.axvline(value, color=colour, linestyle="--", label=f"{name} {value:.3f} rad")
+    near.set(
+        xlabel="circular error (rad)", ylabel="samples", xlim=(0, most), title="The same near zero, 98 % of the samples"
+    )
+    near.legend()
+    _save(figure, out / "angles.png")
+    columns = [found[k].tolist() for k in ("theta", "guess", "raw", "circular")]
+    _csv(
+        out / "angles.csv", [["theta", "guess", "raw_error", "circular_error"], *map(list, zip(*columns, strict=True))]
+    )
+
+
+def _curve(results, stage, measure, scale=1):
+    rows = [r for r in results["curves"] if r.stage == stage and r.measure == measure]
+    return [r.epoch for r in rows], [scale * r.value for r in rows]
+
+
+def _log_ticks(ax, room=1.0):
+    """Few and plain numbers on a logarithmic axis, with `room` times its top left free for a legend."""
+    from matplotlib import ticker
+
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high * room)
+    ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_locator(ticker.NullLocator())
+
+
+def _save(figure, path):
+    from matplotlib import pyplot as plt
+
+    with runs.replacing(path) as part:
+        figure.savefig(part, format="png")
+    plt.close(figure)
+
+
+def _csv(path, rows):
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    runs.write_text(path, text.getvalue())

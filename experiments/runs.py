@@ -1,0 +1,146 @@
+"""A run on disk: `<root>/<name>/<id>/` with settings, environment, metrics, weights and, last of all, summary.json.
+
+The id is a hash of what the numbers depend on, so the same command finds its own run again: one with a summary is finished and
+is skipped, one without is redone. Every file is written beside its place and renamed into it; none is a pickle.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+FORMAT = 1  # raised by hand when the same settings would give other numbers
+PART = ".part"  # what an unfinished file's name ends in
+
+
+class Run:
+    """One run, finished or to be done.
+
+    Args:
+        root, name: where it lives.
+        settings: plain values, the resolved settings and whatever else the numbers depend on.
+        data: fingerprint of the data set.
+        keep: values to write beside the settings that the numbers do not depend on.
+    """
+
+    def __init__(self, root, name, settings, data):
+        self.settings = json.loads(json.dumps(settings))  # tuples become lists now, so that the hash equals the file's
+        self.data = data
+        self.name = name
+        self.id = run_id(self.settings, data)
+        self.folder = Path(root) / name / self.id
+        self._metrics = []
+
+    @property
+    def finished(self):
+        return (self.folder / "summary.json").is_file()
+
+    def start(self):
+        """Make the folder, sweep away what an earlier, interrupted run left half done, and write what is known beforehand."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(f"*{PART}"):
+            left.unlink()
+        for left in ("metrics.jsonl", "weights.safetensors"):
+            (self.folder / left).unlink(missing_ok=True)
+        write_json(self.folder / "settings.json", {"settings": self.settings, "data": self.data, "format": FORMAT})
+        write_json(self.folder / "environment.json", environment())
+        self._metrics = []
+
+    def log(self, **metrics):
+        """Append one record to metrics.jsonl."""
+        self._metrics.append(metrics)
+        write_text(self.folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in self._metrics))
+
+    def metrics(self):
+        """Every record of metrics.jsonl, a list of dictionaries."""
+        path = self.folder / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def save(self, tensors, file="weights.safetensors"):
+        """Tensors by name, as safetensors."""
+        from safetensors.torch import save
+
+        plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        write_bytes(self.folder / file, save(plain, metadata={"run": self.id, "format": str(FORMAT)}))
+
+    def load(self, file="weights.safetensors"):
+        """What `save` wrote, on the CPU."""
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / file)
+
+    def finish(self, **summary):
+        """Write the summary, after which the run counts as finished."""
+        write_json(self.folder / "summary.json", summary)
+        return summary
+
+    def summary(self):
+        return json.loads((self.folder / "summary.json").read_text())
+
+
+def run_id(settings, data):
+    """Twelve hexadecimal digits that depend on the settings, the data and the format number, and on nothing else."""
+    text = json.dumps({"settings": settings, "data": data, "format": FORMAT}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@contextmanager
+def replacing(path):
+    """A path to write to, renamed to `path` on leaving; on any exception, Ctrl-C included, it is removed instead."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_bytes(path, content):
+    with replacing(path) as part, open(part, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_text(path, content):
+    write_bytes(path, content.encode())
+
+
+def write_json(path, value):
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def environment():
+    """What a number may depend on beyond its settings."""
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "commit": commit(),
+    }
+
+
+def commit():
+    """The checkout's commit, "+" after it where files differ from it; `CVKERNELS_COMMIT` where there is no git."""
+    here = Path(__file__).parent
+
+    def git(*words):
+        return subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + (
+            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
+    except (OSError, subprocess.SubprocessError):
+        return os.environ.get("CVKERNELS_COMMIT", "unknown")
