@@ -1,26 +1,48 @@
 """The rotation law run on an example: every module's calls are watched, so that a fault is found where it is made."""
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor, nn
 
 from .. import check
 from .. import functional as F
 
-GOLDEN = 2.399963  # radians: samples i, j never share an angle, nor differ by a multiple of a quarter turn
+GOLDEN = 2.399963  # radians: no two samples share an angle, nor differ by a quarter turn
 
 
-@dataclass
 class Trial:
-    """What a run of the law showed.
+    """What running the law showed.
 
-    broken: name -> reason, of the modules that took what had turned and gave what had not; the innermost of them.
+    broken: name -> reason, of each module that took what had turned and gave what had not.
     moduli_only: names of the modules that only ever saw what rotation leaves unchanged.
     """
 
-    broken: dict[str, str] = field(default_factory=dict)
-    moduli_only: set[str] = field(default_factory=set)
+    def __init__(self, theta: Tensor):
+        self.theta = theta
+        self.broken: dict[str, str] = {}
+        self.called: set[str] = set()
+        self.saw_features: set[str] = set()
+
+    @property
+    def moduli_only(self) -> set[str]:
+        return self.called - self.saw_features
+
+    def judge(self, mode: str, name: str, came: list, gave: list) -> bool:
+        """Look at one call, given (plain, moved) pairs of what came and what it gave; True where it broke the law."""
+        came = [kind(*pair, self.theta) for pair in came]
+        found = [kind(*pair, self.theta) for pair in gave]
+        self.called.add(name)
+        if any(k != "unchanged" for k in came):
+            self.saw_features.add(name)
+        if "other" in came:
+            return False  # the fault lies before it
+        if "other" in found:
+            error = max(apart(*pair, self.theta) for pair in gave)
+            size = f" (relative error {error:.1e})" if error < float("inf") else ", nor has it a feature's shape"
+            self.broken.setdefault(name, f"in {mode} its output does not turn with its input{size}")
+            return True
+        if name == "" and "unchanged" in found:
+            self.broken.setdefault(name, f"in {mode} its output stays as it is when its input turns")
+        return False
 
 
 def run(module: nn.Module, example: Tensor) -> Trial:
@@ -29,37 +51,66 @@ def run(module: nn.Module, example: Tensor) -> Trial:
     n = example.shape[0]
     if n < 2:
         raise ValueError(
-            f"`example` must hold two samples or more, got {check.shown(example)}: with one angle for all, faults "
-            "of batch statistics do not show; stack a second sample"
+            f"`example` must hold two samples or more, got {check.shown(example)}: with one angle for all, faults of "
+            "batch statistics do not show; stack a second sample"
         )
     theta = (GOLDEN * torch.arange(n, dtype=torch.float64) + 0.7).to(example.device)
     example = example.detach()
-    turned = F.rotate_phase(example, theta)
-    trial, saw_features, called = Trial(), set(), set()
+    trial = Trial(theta)
     modes = {part: part.training for part in module.modules()}
     try:
         for training in (True, False):
             module.train(training)
             mode = "training" if training else "inference"
-            plain, raised = _watched(module, example)
-            moved, raised_too = _watched(module, turned)
-            _compare(plain, moved, theta, mode, trial, saw_features, called)
-            if raised or raised_too:
-                name, error = raised or raised_too
+            calls: list[tuple[str, list, list]] = []
+            raised = _walk(module, example, lambda *call, calls=calls: calls.append(_copied(*call)))
+            again = _walk(module, F.rotate_phase(example, theta), _comparing(trial, mode, calls))
+            for name, error in filter(None, (raised, again)):
                 trial.broken.setdefault(name, f"its forward raised in {mode}: {error}")
     finally:
         for part, was in modes.items():
             part.training = was
-    trial.moduli_only = called - saw_features
     return trial
 
 
-def _watched(module: nn.Module, example: Tensor) -> tuple[list, tuple[str, str] | None]:
-    """Each call in order as (name, inputs, outputs), copied; and which module raised what, or None.
+def _copied(name: str, inputs: list, outputs: list) -> tuple[str, list, list]:
+    return name, inputs, [t.clone() for t in outputs]
+
+
+def _comparing(trial: Trial, mode: str, calls: list):
+    """What to do after each call of the second run; ``calls``: those of the first."""
+    left = iter(calls)
+    lost = False
+
+    def look(name: str, inputs: list, outputs: list) -> None:
+        nonlocal lost
+        first = next(left, None)
+        if lost or first is None:
+            return
+        lost = name != first[0] or [len(v) for v in first[1:]] != [len(inputs), len(outputs)]
+        if lost:
+            trial.broken.setdefault("", f"in {mode} its forward takes another path when its input turns")
+            return
+        came, gave = (list(zip(was, now, strict=True)) for was, now in zip(first[1:], (inputs, outputs), strict=True))
+        if trial.judge(mode, name, came, gave):
+            for plain, moved in gave:
+                _repair(plain, moved, trial.theta)
+
+    return look
+
+
+def _repair(plain: Tensor, moved: Tensor, theta: Tensor) -> None:
+    """Put what a faulty layer should have given in place of what it gave, so that the next layers are judged fairly."""
+    expanded = any(step == 0 and size > 1 for size, step in zip(moved.shape, moved.stride(), strict=True))
+    if not expanded and kind(plain, moved, theta) == "other" and _is_feature(plain, moved, theta):
+        moved.copy_(F.rotate_phase(plain, theta))
+
+
+def _walk(module: nn.Module, example: Tensor, after_call) -> tuple[str, str] | None:
+    """Run the module with ``after_call(name, inputs, outputs)`` after each call; (name, error) where one raised.
 
     Buffers and random generators are left as they were.
     """
-    calls: list[tuple[str, list, list]] = []
     names = {part: name for name, part in module.named_modules()}
     waiting: list[tuple[str, list]] = []  # the calls that have not returned, innermost last
 
@@ -68,7 +119,7 @@ def _watched(module: nn.Module, example: Tensor) -> tuple[list, tuple[str, str] 
         waiting.append((names[part], [t.clone() for t in _tensors((args, kwargs))]))
 
     def after(part, args, kwargs, output):
-        calls.append((*waiting.pop(), [t.clone() for t in _tensors(output)]))
+        after_call(*waiting.pop(), _tensors(output))
 
     hooks = [part.register_forward_pre_hook(before, with_kwargs=True) for part in module.modules()]
     hooks += [part.register_forward_hook(after, with_kwargs=True) for part in module.modules()]
@@ -78,34 +129,12 @@ def _watched(module: nn.Module, example: Tensor) -> tuple[list, tuple[str, str] 
         # the generators go back when the block ends, so both runs draw the same masks
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             torch.func.functional_call(module, buffers, (example.clone(),))
-    except Exception as error:  # whatever a forward raises belongs into the list, with the layers read from the outside
-        return calls, (waiting[-1][0] if waiting else "", f"{type(error).__name__}: {error}")
+    except Exception as error:  # whatever a forward raises belongs into the list, beside the layers that were read
+        return waiting[-1][0] if waiting else "", f"{type(error).__name__}: {error}"
     finally:
         for hook in hooks:
             hook.remove()
-    return calls, None
-
-
-def _compare(plain, moved, theta, mode, trial, saw_features, called) -> None:
-    # a forward that raised for one of the two has fewer calls there
-    for (name, inputs, outputs), (name_moved, inputs_moved, outputs_moved) in zip(plain, moved, strict=False):
-        if name != name_moved:
-            trial.broken.setdefault("", f"in {mode} its forward takes another path when its input turns")
-            return
-        called.add(name)
-        came = [_kind(a, b, theta) for a, b in zip(inputs, inputs_moved, strict=True)]
-        if any(kind != "unchanged" for kind in came):
-            saw_features.add(name)
-        gave = [_kind(a, b, theta) for a, b in zip(outputs, outputs_moved, strict=True)]
-        inner = any(other.startswith(f"{name}.") or name == "" for other in trial.broken)
-        if inner or name in trial.broken or "other" in came:
-            continue
-        if "other" in gave:
-            error = max(_error(a, b, theta) for a, b in zip(outputs, outputs_moved, strict=True))
-            size = f" (relative error {error:.1e})" if error < float("inf") else ", nor has it a feature's shape"
-            trial.broken[name] = f"in {mode} its output does not turn with its input{size}"
-        elif name == "" and "unchanged" in gave:
-            trial.broken[name] = f"in {mode} its output stays as it is when its input turns"
+    return None
 
 
 def _tensors(tree) -> list[Tensor]:
@@ -116,29 +145,28 @@ def _tensors(tree) -> list[Tensor]:
     return [t for leaf in tree for t in _tensors(leaf)] if isinstance(tree, (list, tuple)) else []
 
 
-def _kind(plain: Tensor, moved: Tensor, theta: Tensor) -> str:
-    """'turned', 'unchanged' (a modulus), 'both' (zeros), or 'other'."""
+def kind(plain: Tensor, moved: Tensor, theta: Tensor) -> str:
+    """How a tensor of the second run compares: 'turned', 'unchanged' (moduli), 'both' (zeros), or 'other'."""
     if plain.shape != moved.shape:
         return "other"
-    turned = _error(plain, moved, theta) <= _allowed(plain)
-    unchanged = _relative(moved, plain) <= _allowed(plain)
+    allowed = torch.finfo(plain.dtype).eps ** 0.5
+    turned, unchanged = apart(plain, moved, theta) <= allowed, _relative(moved, plain) <= allowed
     return {(True, True): "both", (True, False): "turned", (False, True): "unchanged"}.get((turned, unchanged), "other")
 
 
-def _error(plain: Tensor, moved: Tensor, theta: Tensor) -> float:
-    n = len(theta)
-    if plain.is_complex():
-        fits = plain.ndim > 1 and plain.shape[0] == n
-    else:
-        fits = plain.ndim > 2 and tuple(plain.shape[:2]) == (n, 2)
-    return _relative(moved, F.rotate_phase(plain, theta)) if fits and plain.shape == moved.shape else float("inf")
+def apart(plain: Tensor, moved: Tensor, theta: Tensor) -> float:
+    """Relative distance of ``moved`` from ``plain`` turned by theta; infinite where that is no feature."""
+    if not _is_feature(plain, moved, theta):
+        return float("inf")
+    return _relative(moved, F.rotate_phase(plain, theta))
+
+
+def _is_feature(plain: Tensor, moved: Tensor, theta: Tensor) -> bool:
+    head = (len(theta),) if plain.is_complex() else (len(theta), 2)
+    return plain.shape == moved.shape and plain.ndim > len(head) and tuple(plain.shape[: len(head)]) == head
 
 
 def _relative(got: Tensor, want: Tensor) -> float:
     got, want = (torch.view_as_real(t).double() if t.is_complex() else t.double() for t in (got, want))
-    apart, size = (got - want).norm().item(), want.norm().item()
-    return apart / size if size else (0.0 if apart == 0 else float("inf"))
-
-
-def _allowed(like: Tensor) -> float:
-    return torch.finfo(like.dtype).eps ** 0.5
+    error, size = (got - want).norm().item(), want.norm().item()
+    return error / size if size else (0.0 if error == 0 else float("inf"))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from .. import check
 from . import law
 
 RELU = "MagnitudeReLU()"
@@ -31,7 +32,8 @@ class Findings(list):
     def __str__(self):
         if not self:
             return "no fault found"
-        return f"{len(self)} fault(s) against P(e^{{iθ}}z) = e^{{iθ}}P(z):\n" + "\n".join(
+        count = "1 fault" if len(self) == 1 else f"{len(self)} faults"
+        return f"{count} against P(e^{{iθ}}z) = e^{{iθ}}P(z):\n" + "\n".join(
             f"  {fault}" for fault in self
         )
 
@@ -63,11 +65,13 @@ def validate(module: nn.Module, example: Tensor | None = None) -> Findings:
 
     >>> import torch, cvkernels.nn as cnn
     >>> print(cnn.validate(torch.nn.Sequential(cnn.ComplexConv2d(3, 8, 3), torch.nn.ReLU())))
-    1 fault(s) against P(e^{iθ}z) = e^{iθ}P(z):
+    1 fault against P(e^{iθ}z) = e^{iθ}P(z):
       1: ReLU(): acts on the real and the imaginary part apart; use MagnitudeReLU()
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"`module` must be a torch.nn.Module, got {type(module).__name__}")
+    if example is not None:
+        check.feature(example, "example")
     planar = example is None or not example.is_complex()
     read = [Finding(name, _shown(layer), *why) for name, layer, why in _read(module, planar)]
     if example is None:
