@@ -10,8 +10,10 @@ def parser():
     demo = verbs.add_parser(
         "demo",
         help="train an original and a complex LeNet, attack both, and write a report",
-        description="Train an original and a complex LeNet (preset `fast`), attack both, and write a folder with report.md, "
-        "its figures and their data. Exit status: 0 the run showed what it had to, 1 it did not or could not run (the reason "
+        description="Train an original and a complex LeNet (preset `fast`), attack both, and write a folder with "
+        "report.md, "
+        "its figures and their data. Exit status: 0 the run showed what it had to, 1 it did not or could not run "
+        "(the reason "
         "is in the report or on the last line), 2 a bad argument, 130 interrupted; the same command then continues.",
     )
     demo.add_argument("--data", choices=("digits", "cifar10"), default="digits", help="digits are embedded (default)")
@@ -21,7 +23,8 @@ def parser():
     demo.add_argument(
         "--accept-checksum-mismatch",
         action="store_true",
-        help="read a copy of the data that differs from the official one; only one you trust, since its reader unpickles it",
+        help="read a copy of the data that differs from the official one; only one you trust, since its reader "
+        "unpickles it",
     )
     demo.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU where there is one (default)"

@@ -1,7 +1,7 @@
 """Images as tensors, split once and for all between the defender and the attacker.
 
-Six parts: each side has its own train, validation (10 % of its training half) and test images. The split is stratified by class
-and fixed: it does not depend on the run's seed, so that seeds differ in training only.
+Six parts: each side has its own train, validation (10 % of its training half) and test images. The split is
+stratified by class and fixed: it does not depend on the run's seed, so that seeds differ in training only.
 """
 
 import hashlib
@@ -75,7 +75,8 @@ def to_input(pixels):
 
 
 def load(name, settings, root=None, accept_checksum_mismatch=False):
-    """The data set `'digits'` (embedded) or `'cifar10'` (torchvision's layout under `root`; downloaded where none is given)."""
+    """The data set `'digits'` (embedded) or `'cifar10'` (torchvision's layout under `root`; downloaded where none is
+    given)."""
     if name == "digits":
         train, test, notes = *digits(), []
     elif name == "cifar10":
@@ -86,7 +87,8 @@ def load(name, settings, root=None, accept_checksum_mismatch=False):
 
 
 def deal(name, train, test, settings, notes=()):
-    """Halve train and test between the parties, class by class, cut to the declared subset, and set validation apart."""
+    """Halve train and test between the parties, class by class, cut to the declared subset, and set validation
+    apart."""
     notes = list(notes)
     parts = {}
     for role, images, limit in (("train", train, settings.train_images), ("test", test, settings.test_images)):
@@ -115,7 +117,8 @@ def deal(name, train, test, settings, notes=()):
 
 
 def stratified(labels, share, *purpose):
-    """Two sorted index tensors, `share` of each class (as near as whole images allow, and exactly in all) and the rest."""
+    """Two sorted index tensors, `share` of each class (as near as whole images allow, and exactly in all) and the
+    rest."""
     rng = generator("split", *purpose)
     classes = labels.unique().tolist()
     members = [(labels == c).nonzero()[:, 0] for c in classes]
@@ -143,7 +146,8 @@ def fingerprint(*sides):
 
 
 def digits():
-    """The 1,797 handwritten digits inside scikit-learn, 8x8, brought to 32x32 bilinearly, as three equal channels; 4 : 1."""
+    """The 1,797 handwritten digits inside scikit-learn, 8x8, brought to 32x32 bilinearly, as three equal channels;
+    four fifths to learn from."""
     from sklearn.datasets import load_digits
 
     raw = load_digits()
@@ -159,8 +163,8 @@ def cifar10(root=None, accept_checksum_mismatch=False):
 
     Args:
         root: the folder that holds `cifar-10-batches-py`; None downloads to `data/` once.
-        accept_checksum_mismatch: also read a copy whose checksums differ. torchvision's reader unpickles it: a copy from a
-            source you do not trust can run code.
+        accept_checksum_mismatch: also read a copy whose checksums differ. torchvision's reader unpickles it: a copy
+            from a source you do not trust can run code.
     """
     from torchvision.datasets import CIFAR10
 
@@ -178,7 +182,8 @@ def cifar10(root=None, accept_checksum_mismatch=False):
     if differing and not accept_checksum_mismatch:
         raise DataError(
             f"the checksum of {', '.join(differing)} in {folder} is not the official one; "
-            "get a fresh copy, or read this one with --accept-checksum-mismatch if you trust it (its reader unpickles it)"
+            "get a fresh copy, or read this one with --accept-checksum-mismatch if you trust it (its reader "
+            "unpickles it)"
         )
 
     class Accepted(CIFAR10):  # the checksums have been looked at above
@@ -209,7 +214,8 @@ def cifar10(root=None, accept_checksum_mismatch=False):
 
 
 def _download(reader, root):
-    """Fetch into a folder beside the final one and rename, so that an interrupted download leaves nothing that looks whole."""
+    """Fetch into a folder beside the final one and rename, so that an interrupted download leaves nothing that looks
+    whole."""
     if (root / reader.base_folder).is_dir():
         return root
     part = root / ".cifar10.part"
@@ -222,7 +228,8 @@ def _download(reader, root):
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"CIFAR-10 could not be downloaded ({error}); "
-            f"give the folder that holds {reader.base_folder} with --data-root DIR, or use --data digits, which needs no network"
+            f"give the folder that holds {reader.base_folder} with --data-root DIR, or use --data digits, which "
+            "needs no network"
         ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)

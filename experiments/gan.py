@@ -1,6 +1,7 @@
-"""The WGAN that trains the encoder to hide the angle: to its critic, features turned back by a wrong angle should look real.
+"""The WGAN that trains the encoder to hide the angle: to its critic, features turned back by a wrong angle should
+look real.
 
-min_g max_D  E[D(a)] - E[D(a')],   a' = Re(z e^{-iθ'}),  z = (a + ib) e^{iθ},  θ' fresh        (paper, Section 3; k - 1 a' per a)
+min_g max_D  E[D(a)] - E[D(a')],   a' = Re(z e^{-iθ'}),  z = (a + ib) e^{iθ},  θ' fresh        (the paper's objective)
 """
 
 import torch
@@ -12,8 +13,8 @@ from experiments.seeds import angles
 def turns(settings, step):
     """Which of (task, critic, generator) step on this batch, by the settings' schedule.
 
-    `together`: the task each batch, the critic every `critic_every`-th, the generator every `generator_every`-th, as the WGAN's
-    own 5:1. `1:1:7`: in turn, one batch task, one generator, seven critic, as the seed report's code.
+    `together`: the task each batch, the critic every `critic_every`-th, the generator every `generator_every`-th, as
+    the WGAN's own 5:1. `1:1:7`: in turn, one batch task, one generator, seven critic, as the seed report's code.
     """
     if settings.adversary == "off":
         return True, False, False
@@ -24,7 +25,8 @@ def turns(settings, step):
 
 
 def make_fakes(z, k, rng):
-    """Planar z `[N, 2, C, h, w]` -> `[N, k - 1, C, h, w]`: z turned back by k - 1 fresh angles per sample, in one read of z."""
+    """Planar z `[N, 2, C, h, w]` -> `[N, k - 1, C, h, w]`: z turned back by k - 1 fresh angles per sample, in one
+    read of z."""
     theta_fake = angles(len(z), k - 1, rng=rng, device=z.device)  # [N, K]
     return F.unrotate(z, theta_fake)
 
@@ -64,7 +66,8 @@ class Wgan:
             self.generator_optimiser = torch.optim.Adam(self.encoder_parameters, lr=settings.generator_lr, betas=betas)
 
     def critic_step(self, a, z, rng):
-        """Teach the critic on features `[N, C, h, w]` and what the cloud saw of them; returns the gap, a detached scalar."""
+        """Teach the critic on features `[N, C, h, w]` and what the cloud saw of them; returns the gap, a detached
+        scalar."""
         a, z = a.detach(), z.detach()
         fakes = make_fakes(z, self.settings.k, rng)
         held = gap(self.critic, a, fakes)

@@ -21,13 +21,15 @@ def mae(image, target):
 
 
 def psnr(image, target):
-    """Peak signal-to-noise ratio in dB for pixels 0..1, the mean over the images `[N, C, H, W]`; infinite where one is exact."""
+    """Peak signal-to-noise ratio in dB for pixels 0..1, the mean over the images `[N, C, H, W]`; infinite where one
+    is exact."""
     error = (image - target).square().flatten(1).mean(1)
     return (-10 * error.log10()).mean().item()
 
 
 def ssim(image, target):
-    """Structural similarity (Wang et al. 2004) of `[N, C, H, W]` in 0..1: 11x11 Gaussian window of σ 1.5, no padding."""
+    """Structural similarity (Wang et al. 2004) of `[N, C, H, W]` in 0..1: 11x11 Gaussian window of σ 1.5, no
+    padding."""
     channels = image.shape[1]
     x = torch.arange(11, dtype=image.dtype, device=image.device) - 5
     g = torch.exp(-(x**2) / (2 * 1.5**2))
@@ -63,7 +65,8 @@ def published_units(image, target, std=(0.5, 0.5, 0.5)):
     Args:
         std: the standard deviation per channel that romech's pixels were divided by.
     Returns:
-        `paper`: RMSE on 0..1; `report`: MSE on -1..1, four times the squared RMSE; `romech`: MAE on standardised pixels.
+        `paper`: RMSE on 0..1; `report`: MSE on -1..1, four times the squared RMSE; `romech`: MAE on standardised
+        pixels.
     """
     per_channel = (image - target).abs().mean((0, 2, 3)).cpu()
     return {
@@ -79,7 +82,8 @@ def report_mse_to_rmse(mse):
 
 
 def angle_errors(guess, theta):
-    """Per sample, in radians: `raw` = |θ̂ - θ| as the angles stand in [0, 2π), and `circular`, the way round that is shorter."""
+    """Per sample, in radians: `raw` = |θ̂ - θ| as the angles stand in [0, 2π), and `circular`, the way round that is
+    shorter."""
     raw = (guess - theta).abs()
     return {"raw": raw, "circular": torch.minimum(raw, 2 * torch.pi - raw)}
 

@@ -1,7 +1,8 @@
 """A run on disk: `<root>/<name>/<id>/` with settings, environment, metrics, weights and, last of all, summary.json.
 
-The id is a hash of what the numbers depend on, so the same command finds its own run again: one with a summary is finished and
-is skipped, one without is redone. Every file is written beside its place and renamed into it; none is a pickle.
+The id is a hash of what the numbers depend on, so the same command finds its own run again: one with a summary is
+finished and is skipped, one without is redone. Every file is written beside its place and renamed into it; none is a
+pickle.
 """
 
 import hashlib
@@ -41,7 +42,8 @@ class Run:
         return (self.folder / "summary.json").is_file()
 
     def start(self):
-        """Make the folder, sweep away what an earlier, interrupted run left half done, and write what is known beforehand."""
+        """Make the folder, sweep away what an earlier, interrupted run left half done, and write what is known
+        beforehand."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(f"*{PART}"):
             left.unlink()

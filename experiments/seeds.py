@@ -1,7 +1,7 @@
 """Random draws that depend on what they are for and not on what was drawn before.
 
-Each draw has its own generator, seeded by (run seed, purpose, epoch, ...), so a stage redone after an interruption, or run
-alone, repeats itself. Draws are made on the CPU and moved, so a GPU run sees the same keys.
+Each draw has its own generator, seeded by (run seed, purpose, epoch, ...), so a stage redone after an interruption,
+or run alone, repeats itself. Draws are made on the CPU and moved, so a GPU run sees the same keys.
 """
 
 import hashlib
@@ -34,7 +34,8 @@ def angles(*shape, rng, device="cpu"):
 
 
 def partners(n, rng, device="cpu"):
-    """An index `[n]` that gives each image of a batch another one: a random cycle, so a permutation without fixed points."""
+    """An index `[n]` that gives each image of a batch another one: a random cycle, so a permutation without fixed
+    points."""
     if n == 1:
         raise ValueError("`n` must not be 1: a batch of one has no other image; give features as b")
     order = torch.randperm(n, generator=rng)

@@ -22,8 +22,8 @@ def build(form, settings, classes, seed):
 
 
 def batches(n, size, rng=None):
-    """Index tensors that cover 0..n-1: shuffled, without a last batch of one, if `rng` is given; else in order, where a last
-    batch of one joins the one before it."""
+    """Index tensors that cover 0..n-1: shuffled, without a last batch of one, if `rng` is given; else in order,
+    where a last batch of one joins the one before it."""
     order = torch.arange(n) if rng is None else torch.randperm(n, generator=rng)
     parts = list(order.split(size))
     if len(parts[-1]) == 1 and len(parts) > 1:

@@ -10,7 +10,8 @@ TURN = 2 * torch.pi
 
 
 class AnglePredictor(nn.Module):
-    """What the cloud saw, planar `[N, 2, C, s, s]` -> the key's angle `[N]` in [0, 2π), by a network shaped like the critic.
+    """What the cloud saw, planar `[N, 2, C, s, s]` -> the key's angle `[N]` in [0, 2π), by a network shaped like the
+    critic.
 
     Args:
         loss: `'circular'`: two outputs, read as a point whose direction is the angle, so 0 and 2π are the same answer;
@@ -31,7 +32,8 @@ class AnglePredictor(nn.Module):
         return torch.atan2(out[:, 1], out[:, 0]).remainder(TURN)
 
     def loss(self, z, theta):
-        """Training loss, a scalar. Circular: squared distance of the point to (cos θ, sin θ); raw: mean |θ̂ - θ|, radians."""
+        """Training loss, a scalar. Circular: squared distance of the point to (cos θ, sin θ); raw: mean |θ̂ - θ|,
+        radians."""
         if self.loss_kind == "raw":
             return (self(z) - theta).abs().mean()
         out = self.net(z.flatten(1, 2))
@@ -53,9 +55,9 @@ def convolutions(in_channels, out_channels, count):
 class UNet(nn.Module):
     """Features `[N, C, h, w]` -> image `[N, 3, S, S]` in the units of its target, pixels 0..1; no output non-linearity.
 
-    The features are first up-sampled bilinearly to the image. A stem of two convolutions; four times down (max pool, then six
-    convolutions), four times up (bilinear, the skip beside it, six convolutions); a last 1x1. At width 64 the widths are
-    64-128-256-512-512, the authors' published attacker.
+    The features are first up-sampled bilinearly to the image. A stem of two convolutions; four times down (max pool,
+    then six convolutions), four times up (bilinear, the skip beside it, six convolutions); a last 1x1. At width 64
+    the widths are 64-128-256-512-512, the authors' published attacker.
 
     Args:
         in_channels: C; for both parts of planar features, 2C.

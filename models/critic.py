@@ -9,8 +9,8 @@ from torch import nn
 class LeNetCritic(nn.Module):
     """Real features `[N, C, s, s]` -> `[N, outputs]`, unbounded.
 
-    paper silent: 32 channels and 5x5 as the seed report's code; leaky ReLU .2 in place of its tanh, which saturates under
-    the gradient penalty.
+    paper silent: 32 channels and 5x5 as the seed report's code; leaky ReLU .2 in place of its tanh, which saturates
+    under the gradient penalty.
 
     Args:
         in_channels, side: C and s of the features.

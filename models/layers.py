@@ -1,7 +1,7 @@
 """The two vocabularies a network is written in: one blueprint, read with real or with complex layers.
 
-Both dictionaries name the same roles. A blueprint asks for `layers["conv"](6, 16, 5)` and does not know which it got; a real
-feature is `[N, C, H, W]`, a complex one planar `[N, 2, C, H, W]`.
+Both dictionaries name the same roles. A blueprint asks for `layers["conv"](6, 16, 5)` and does not know which it
+got; a real feature is `[N, C, H, W]`, a complex one planar `[N, 2, C, H, W]`.
 """
 
 from functools import partial

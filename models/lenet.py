@@ -4,7 +4,8 @@
     processor  conv 6->16 5x5, act, max pool 2, linear 400->120, act, 120->84, act, 84->classes
     decoder    the reading of the logits
 
-The complex form has no bias in its processor, since a bias breaks the rotation law; the real forms are the network untouched.
+The complex form has no bias in its processor, since a bias breaks the rotation law; the real forms are the network
+untouched.
 """
 
 from torch import nn
@@ -22,8 +23,8 @@ def lenet(form="complex", classes=10, generator="relu", weights="complex", c=1.0
     Args:
         form: `'original'` (real), `'layers'` (real, with the generator's extra convolution: the paper's "+layers"), or
             `'complex'`.
-        generator: how the complex form's encoder ends: `'relu'`, or `'linear'` for the extra 3x3 convolution that the row
-            `'layers'` beside it has; `'original'` never has it and `'layers'` always.
+        generator: how the complex form's encoder ends: `'relu'`, or `'linear'` for the extra 3x3 convolution that
+            the row `'layers'` beside it has; `'original'` never has it and `'layers'` always.
         weights, c: see `complex_layers`; the complex form only.
     """
     if form not in FORMS:

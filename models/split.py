@@ -1,4 +1,5 @@
-"""The walk of one image: encoder (device), rotation by the key, processor (cloud), reverse rotation, decoder (device)."""
+"""The walk of one image: encoder (device), rotation by the key, processor (cloud), reverse rotation, decoder
+(device)."""
 
 from torch import nn
 
@@ -51,8 +52,8 @@ class SplitModel(nn.Module):
         """Logits `[N, classes]` of x `[N, 3, H, W]` under the key theta `[N]` (radians) and b.
 
         Args:
-            b: real features shaped like the encoder's output, or an integer index `[N]` into the batch, so that the encoder
-                runs once a step. Left out, each image is paired with the next of its batch.
+            b: real features shaped like the encoder's output, or an integer index `[N]` into the batch, so that the
+                encoder runs once a step. Left out, each image is paired with the next of its batch.
         Raises:
             ValueError: a batch of one without `b`: it has no other image.
         """
@@ -90,7 +91,8 @@ class SplitModel(nn.Module):
 
 
 class OpenModel(SplitModel):
-    """The same three stages without a key: the original network and its +layers form, whose features cross in the open."""
+    """The same three stages without a key: the original network and its +layers form, whose features cross in the
+    open."""
 
     keyed = False
 

@@ -1,6 +1,7 @@
 """The angle attack: a network shaped like the critic guesses each key's angle from what the cloud saw.
 
-The adversary encodes images of its own, rotates them under keys it draws afresh each epoch, and learns the angle it drew.
+The adversary encodes images of its own, rotates them under keys it draws afresh each epoch, and learns the angle it
+drew.
 """
 
 import copy
@@ -20,7 +21,8 @@ def attack(transcript, knowledge, settings, seed, log):
     """Guess the angle of every sample of the transcript.
 
     Returns:
-        (angles `[N]` in [0, 2π), the predictor); the epoch with the lowest mean circular error on own validation images.
+        (angles `[N]` in [0, 2π), the predictor); the epoch with the lowest mean circular error on own validation
+        images.
     """
     a_train, a_val = (encode_all(knowledge.encode, images) for images in (knowledge.train, knowledge.val))
     z_val, theta_val = conceal(a_val, generator(seed, "angle", "validation"))

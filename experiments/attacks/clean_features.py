@@ -1,4 +1,5 @@
-"""An anchor, not an attack: the same U-Net given the keyed network's features before the rotation, which no adversary has."""
+"""An anchor, not an attack: the same U-Net given the keyed network's features before the rotation, which no
+adversary has."""
 
 from experiments.attacks.knowledge import Reconstruction
 from experiments.attacks.redraw import draw, train_unet

@@ -1,6 +1,7 @@
 """Inversion attack 1: guess the angle, turn the features back to a* = Re(z e^{-iθ̂}), and redraw the image from a*.
 
-The U-Net learns on a* of the adversary's own images, the predictor's mistakes included: it reads what it will have to read.
+The U-Net learns on a* of the adversary's own images, the predictor's mistakes included: it reads what it will have
+to read.
 """
 
 import cvkernels.functional as F

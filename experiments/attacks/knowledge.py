@@ -1,7 +1,7 @@
 """What an adversary has: the transcript (what the cloud saw of the victims) and a declared knowledge.
 
-An attack's file declares what it needs in `KNOWS`; it is given that and no more, and asking for anything else is an error, not a
-habit: no attack is handed the model, the victims' images, or their keys.
+An attack's file declares what it needs in `KNOWS`; it is given that and no more, and asking for anything else is an
+error, not a habit: no attack is handed the model, the victims' images, or their keys.
 """
 
 from dataclasses import dataclass
@@ -73,7 +73,8 @@ def encode_all(encode, images):
 
 
 def conceal(a, rng):
-    """A transcript of one's own: features rotated under fresh keys, with the angles that were drawn; the scheme is public."""
+    """A transcript of one's own: features rotated under fresh keys, with the angles that were drawn; the scheme is
+    public."""
     theta = angles(len(a), rng=rng, device=a.device)
     return F.rotate(a, a[partners(len(a), rng, a.device)], theta), theta
 

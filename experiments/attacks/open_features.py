@@ -1,5 +1,5 @@
-"""The attack on a network without a key: redraw the image from the features, which cross in the open. It is the positive
-control of every other attack: what this U-Net can do at this budget where nothing is hidden."""
+"""The attack on a network without a key: redraw the image from the features, which cross in the open. It is the
+positive control of every other attack: what this U-Net can do at this budget where nothing is hidden."""
 
 from experiments.attacks.knowledge import Reconstruction
 from experiments.attacks.redraw import draw, train_unet

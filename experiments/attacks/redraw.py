@@ -16,8 +16,8 @@ def train_unet(view, knowledge, settings, seed, name, log):
     """Train on the adversary's own images; keep the epoch with the lowest RMSE on its own validation images.
 
     Args:
-        view: (features a `[n, C, h, w]` of own images, generator) -> what the U-Net reads of them, `[n, C', h, w]`; it draws
-            fresh keys at each call.
+        view: (features a `[n, C, h, w]` of own images, generator) -> what the U-Net reads of them, `[n, C', h, w]`;
+            it draws fresh keys at each call.
         knowledge: with `encode`, `train` and `val`.
         log: called after each epoch with (epoch, epochs, metrics).
     Returns:

@@ -4,10 +4,11 @@
     original    3 %                    -             U-Net on features   -
     complex     4 %                    a*, U-Net     U-Net on z          radians
 
-Seven stages, each a run on disk under `<out>/stages`: a finished one is skipped, so the same command continues an interrupted
-job. The attacks learn from the attacker's half of the training images and are scored on the defender's half of the test images:
-the pictures of users whose classification error stands in the same row, which neither party learned from. How they do on the
-attacker's own test half is recorded beside it (`own_test` in results.json): what an adversary could know of its own success.
+Seven stages, each a run on disk under `<out>/stages`: a finished one is skipped, so the same command continues an
+interrupted job. The attacks learn from the attacker's half of the training images and are scored on the defender's
+half of the test images: the pictures of users whose classification error stands in the same row, which neither party
+learned from. How they do on the attacker's own test half is recorded beside it (`own_test` in results.json): what an
+adversary could know of its own success.
 """
 
 import functools
@@ -233,7 +234,8 @@ def guessed_angles(job, parent, z, theta, knowledge):
 
 
 def law(model, a, seed):
-    """Relative error of the rotation law on the trained processor, by mode and batch size: per-sample angles, true features."""
+    """Relative error of the rotation law on the trained processor, by mode and batch size: per-sample angles, true
+    features."""
     found = {}
     # a GPU's convolutions may round their inputs to TF32, whose 1e-3 would hide a fault
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -250,8 +252,9 @@ def law(model, a, seed):
 
 
 def bars(name, results):
-    """What the run has to show, each with its value and whether it did. On CIFAR-10's subset the law alone is a bar: how far a
-    LeNet and a narrow U-Net get there is a finding, and the positive control says what may be concluded from it."""
+    """What the run has to show, each with its value and whether it did. On CIFAR-10's subset the law alone is a bar:
+    how far a LeNet and a narrow U-Net get there is a finding, and the positive control says what may be concluded
+    from it."""
     found = []
 
     def bar(what, value, most):
@@ -327,15 +330,18 @@ def announce(job, out):
     facts = data_facts(job.data)
     say = job.progress.say
     say(
-        f"preset {job.settings.preset}, a demonstration; data {facts['name']}, seed {job.seed}; device {describe(job.device)}"
+        f"preset {job.settings.preset}, a demonstration; data {facts['name']}, seed {job.seed}; device "
+        f"{describe(job.device)}"
     )
     for party, sizes in facts["images"].items():
         say(
-            f"  {party}: {sizes['train']} images to learn from, {sizes['val']} to choose by, {sizes['test']} to be scored on"
+            f"  {party}: {sizes['train']} images to learn from, {sizes['val']} to choose by, {sizes['test']} to be "
+            "scored on"
         )
     for note in facts["notes"]:
         say(f"  {note}")
     seconds = sum(work for _, work in job.progress.stages)
     say(
-        f"  about {clock(seconds)} on two cores, 1 GiB of memory, 20 MB of disk under {out}; Ctrl-C stops, the same command continues"
+        f"  about {clock(seconds)} on two cores, 1 GiB of memory, 20 MB of disk under {out}; Ctrl-C stops, the same "
+        "command continues"
     )

@@ -134,8 +134,8 @@ def angles(out, results):
     )
     whole.set_xticks([0, torch.pi / 4, torch.pi / 2, 3 * torch.pi / 4, torch.pi], ["0", "π/4", "π/2", "3π/4", "π"])
     whole.axvline(torch.pi / 2, color=GREY, linestyle=":")
-    whole.annotate("a blind guess's mean;\na taken for b", (torch.pi / 2, 0.97), xycoords=("data", "axes fraction"), va="top",
-                   xytext=(4, 0), textcoords="offset points", fontsize=8, color=GREY)  # fmt: skip
+    note = "a blind guess's mean;\na taken for b"
+    whole.text(torch.pi / 2 + 0.04, 0.97, note, transform=whole.get_xaxis_transform(), va="top", fontsize=8, color=GREY)
     most = max(error.quantile(0.98).item(), 1e-3)
     near.hist(error.numpy(), bins=torch.linspace(0, most, 41).numpy(), color=GREEN)
     for value, name, colour in ((found["circular_median"], "median", "black"), (found["circular_mean"], "mean", RED)):

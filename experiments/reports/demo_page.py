@@ -67,42 +67,48 @@ def explanations(results):
     mean = results["mean_image"]["rmse"]
     images = results["data"]["images"]["attacker"]["train"]
     said = [
-        "The original network has no key: its features cross in the open, attack 2 is one U-Net on them, and there is no angle to "
-        "find. That U-Net is the positive control of the other row."
+        "The original network has no key: its features cross in the open, attack 2 is one U-Net on them, and there "
+        "is no angle to find. That U-Net is the positive control of the other row."
     ]
     if results["control"]:
         said.append(
-            f"Positive control passed: on the original's features this attacker reaches {rmse['open-features']:.3f}, at most half "
-            f"of the mean image's {mean:.3f}. Its numbers on the complex network count."
+            f"Positive control passed: on the original's features this attacker reaches {rmse['open-features']:.3f}, "
+            f"at most half of the mean image's {mean:.3f}. Its numbers on the complex network count."
         )
     else:
         said.append(
             f"Attacker too weak: no conclusion. On the original's features, where nothing is hidden, it reaches only "
-            f"{rmse['open-features']:.3f}, more than half of the mean image's {mean:.3f}; a high number in the row below shows a "
-            "weak attacker and not privacy."
+            f"{rmse['open-features']:.3f}, more than half of the mean image's {mean:.3f}; a high number in the row "
+            "below shows a weak attacker and not privacy."
+        )
+    if results["control"] and rmse["clean-features"] > metrics.CONTROL * mean:
+        said.append(
+            f"Even before the rotation the complex network's features yield only {rmse['clean-features']:.3f}: its "
+            "encoder lets less through than the original's, and what its attacks miss is not the key's doing alone."
         )
     for name in ("inversion1", "inversion2"):
         said.append(_verdict(_begin(NAMES[name]), rmse[name], mean, results["control"]))
         if rmse[name] < rmse["clean-features"]:
             said.append(
-                f"{_begin(NAMES[name])} ({rmse[name]:.3f}) is below the clean-feature anchor ({rmse['clean-features']:.3f}) "
-                f"although it knows less. The anchor's U-Net meets each of its {images} images as one and the same feature in every "
-                "epoch; the attack meets them under fresh keys and beside fresh partners, so what it reads differs a little each "
-                "time, which works as augmentation where images are few. The anchor is what a decoder of clean features reaches at "
-                "this budget, not a bound that no attack can pass."
+                f"{_begin(NAMES[name])} ({rmse[name]:.3f}) is below the clean-feature anchor "
+                f"({rmse['clean-features']:.3f}) although it knows less. The anchor's U-Net meets each of its "
+                f"{images} images as one and the same feature in every epoch; the attack meets them under fresh keys "
+                "and beside fresh partners, so what it reads differs a little each time, which works as augmentation "
+                "where images are few. The anchor is what a decoder of clean features reaches at this budget, not a "
+                "bound that no attack can pass."
             )
     if rmse["inversion1"] > rmse["inversion2"]:
         said.append(
-            "Attack 1 does worse than attack 2 although its angle may be good: a* is all its U-Net sees, while attack 2 also reads "
-            "the other part, and a wrong angle cannot mislead it."
+            "Attack 1 does worse than attack 2 although its angle may be good: a* is all its U-Net sees, while "
+            "attack 2 also reads the other part, and a wrong angle cannot mislead it."
         )
     late = [n for n, found in attack.items() if found["kept"]["epoch"] > 0.9 * found["epochs"] > 1]
     if late:
         named = [NAMES[n] for n in late]
         listed = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
         said.append(
-            f"{_begin(listed)} {'was' if len(late) == 1 else 'were'} best in the last tenth of the epochs; a longer attack would "
-            "probably see more. A demonstration's budget shows that an attack works, never that none does."
+            f"{_begin(listed)} {'was' if len(late) == 1 else 'were'} best in the last tenth of the epochs; a longer "
+            "attack would probably see more. A demonstration's budget shows that an attack works, never that none does."
         )
     if angle["circular_mean"] > 2 * angle["circular_median"]:
         said.append(
@@ -111,17 +117,23 @@ def explanations(results):
         )
     if angle["wrapped"]:
         said.append(
-            f"The raw angle error is larger than the circular one because {angle['wrapped']} of the angles lie next to 0 or 2π, "
-            "where a guess just across that border counts as a whole turn off."
+            f"The raw angle error is larger than the circular one because {angle['wrapped']} of the angles lie next "
+            "to 0 or 2π, where a guess just across that border counts as a whole turn off."
         )
     return said
 
 
 def _verdict(name, value, mean, control):
     if value <= metrics.CONTROL * mean:
-        return f"{name} reads the images: {value:.3f} is {100 * value / mean:.0f} % of the mean image's RMSE. Nothing is protected against it."
+        return (
+            f"{name} reads the images: {value:.3f} is {100 * value / mean:.0f} % of the mean image's RMSE. "
+            "Nothing is protected against it."
+        )
     if value < mean:
-        told = f"{name} reads a part: {value:.3f} is {100 * value / mean:.0f} % of the mean image's RMSE, which takes no features at all."
+        told = (
+            f"{name} reads a part: {value:.3f} is {100 * value / mean:.0f} % of the mean image's RMSE, which "
+            "takes no features at all."
+        )
     else:
         told = (
             f"{name} is no better than the mean image ({value:.3f} against {mean:.3f}), which takes no features at all."
@@ -134,12 +146,13 @@ def page(results):
     data, images = results["data"], results["data"]["images"]
     passed = all(bar["passed"] for bar in results["bars"])
     lines = [
-        f"# LeNet under attack on {_data_name(data)} (preset `{results['preset']}`: a demonstration, not a reproduction)",
+        f"# LeNet under attack on {_data_name(data)} (preset `{results['preset']}`: a demonstration, not a "
+        "reproduction)",
         "",
         _table([COLUMNS, *rows(results)]),
         "",
-        "RMSE of pixels 0..1 between the users' images and those redrawn; lower means that the attack sees more. Angle errors are "
-        "circular, but for the column that says raw. [What the numbers mean](numbers.md)",
+        "RMSE of pixels 0..1 between the users' images and those redrawn; lower means that the attack sees more. "
+        "Angle errors are circular, but for the column that says raw. [What the numbers mean](numbers.md)",
         "",
         *(f"- {sentence}" for sentence in explanations(results)),
         "",
@@ -158,20 +171,23 @@ def page(results):
         "## How it was made",
         "",
         f"- Data: {_data_name(data)}; " + "; ".join(
-            f"{party} {s['train']} images to learn from, {s['val']} to choose checkpoints by, {s['test']} to be scored on"
+            f"{party} {s['train']} images to learn from, {s['val']} to choose checkpoints by, {s['test']} to be "
+            "scored on"
             for party, s in images.items()
         )
         + ". Attacks are scored on the defender's test images, which neither party learned from.",
         *(f"- Data, note: {note}." for note in data["notes"]),
-        "- The adversary has the transcript, query access to the encoder, and images of its own; each attack's file declares it.",
-        f"- Rotation law on the trained processor, relative error: "
+        "- The adversary has the transcript, query access to the encoder, and images of its own; each attack's file "
+        "declares it.",
+        "- Rotation law on the trained processor, relative error: "
         + ", ".join(f"{value:.1e} ({case})" for case, value in results["law"].items()) + ".",
         f"- Seed {results['seed']}; device {results['device']}; torch {results['environment']['torch']}; "
-        f"commit {results['environment']['commit']}; {clock(results['seconds'])} for this command (finished stages are not redone).",
+        f"commit {results['environment']['commit']}; {clock(results['seconds'])} for this command (finished stages "
+        "are not redone).",
         "- Settings: " + ", ".join(f"{k} {v}" for k, v in results["settings"].items() if k != "preset") + ".",
         "- More measures (MAE, PSNR, SSIM, the units of the published tables, the attacker's own test half): "
-        "[results.json](results.json); the table as [csv](results.csv); the figures' data: [reconstructions](reconstructions.csv), "
-        "[curves](curves.csv), [angles](angles.csv).",
+        "[results.json](results.json); the table as [csv](results.csv); the figures' data: "
+        "[reconstructions](reconstructions.csv), [curves](curves.csv), [angles](angles.csv).",
         "",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -184,8 +200,9 @@ def summary_lines(results):
         named = dict(zip(COLUMNS, row, strict=True))
         lines.append(
             f"{named['network']:>8}: error {named['classification error']}, attack 1 {named['attack 1 (RMSE)']}, "
-            f"attack 2 {named['attack 2 (RMSE)']}, angle {named['angle error, mean']}, mean image {named['mean image (RMSE)']}, "
-            f"clean features {named['clean features (RMSE)']}, control: {named['positive control']}"
+            f"attack 2 {named['attack 2 (RMSE)']}, angle {named['angle error, mean']}, mean image "
+            f"{named['mean image (RMSE)']}, clean features {named['clean features (RMSE)']}, control: "
+            f"{named['positive control']}"
         )
     lines.append(f"     law: {max(results['law'].values()):.1e}")
     return lines + [f"FAILED: {failure}" for failure in _failures(results)]
