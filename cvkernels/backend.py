@@ -102,12 +102,16 @@ def choose(op: Op, tensor: torch.Tensor) -> str:
 
 # What a choice depends on does not change within a process, so a compiled graph may keep it, and so may a table: the
 # look-up is on every call's path.
-@torch.compiler.assume_constant_result
 def _choose(name: str, device_type: str, dtype: torch.dtype, forced: str | None) -> str:
     key = (name, device_type, dtype, forced)
     if key not in _CHOICES:
         _CHOICES[key] = _decide(OPS[name], device_type, dtype, forced)
     return _CHOICES[key]
+
+
+# What torch.compiler.assume_constant_result sets. Called, it imports dynamo and with that triton, which was not asked
+# for: `import cvkernels` takes 1.1 s then, and 0.1 s so (one core).
+_choose._dynamo_marked_constant = True
 
 
 def _decide(op: Op, device_type: str, dtype: torch.dtype, forced: str | None) -> str:
