@@ -6,6 +6,7 @@ from . import two_tensor
 from .inputs import POINTWISE, QUICK, Inputs, bars, kernel, named
 from .timing import Case, Side
 
+NAMES = ("batch_norm_relu", "batch_norm_relu residual")
 SHAPES = POINTWISE
 QUICK_SHAPES = QUICK
 
@@ -21,7 +22,7 @@ def _case(shape, device, dtype, residual: bool):
     r, r_parts = inputs.feature(shape) if residual else (None, None)
     fused_power, naive_power = (inputs.power(shape[1]) for _ in range(2))
     return Case(
-        "batch_norm_relu residual" if residual else "batch_norm_relu",
+        NAMES[residual],
         named(shape),
         fused=Side(
             lambda: F.batch_norm_relu(z, fused_power, residual=r, training=True),

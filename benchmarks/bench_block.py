@@ -6,6 +6,7 @@ from . import two_tensor
 from .inputs import NETWORKS, QUICK, Inputs, bars, kernel, named
 from .timing import Case, Side
 
+NAMES = ("block",)
 SHAPES = NETWORKS[:3]
 QUICK_SHAPES = QUICK
 
@@ -22,7 +23,7 @@ def cases(shape, device, dtype):
         return F.batch_norm_relu(F.conv2d(y, second, padding=1), fused_powers[1], residual=z, training=True)
 
     yield Case(
-        "block",
+        *NAMES,
         named(shape),
         fused=Side(fused, leaves=(z, *first, *second), state=fused_powers),
         naive=Side(

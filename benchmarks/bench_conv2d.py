@@ -6,23 +6,24 @@ from . import two_tensor
 from .inputs import NETWORKS, QUICK, Inputs, kernel, named
 from .timing import Case, Side
 
+NAMES = ("conv2d complex", "conv2d real")
 SHAPES = NETWORKS
 QUICK_SHAPES = QUICK
 
 
 def cases(shape, device, dtype):
-    for kind in ("complex", "real"):
-        yield _case(shape, device, dtype, kind)
+    for name in NAMES:
+        yield _case(shape, device, dtype, name)
 
 
-def _case(shape, device, dtype, kind: str):
+def _case(shape, device, dtype, name: str):
     inputs = Inputs(device, dtype)
     z, parts = inputs.feature(shape)
     channels = shape[1]
-    weights = tuple(inputs.weight(channels, channels, 3, 3) for _ in range(2 if kind == "complex" else 1))
-    weight = weights if kind == "complex" else weights[0]
+    weights = tuple(inputs.weight(channels, channels, 3, 3) for _ in range(2 if "complex" in name else 1))
+    weight = weights if len(weights) == 2 else weights[0]
     return Case(
-        f"conv2d {kind}",
+        name,
         named(shape),
         fused=Side(lambda: F.conv2d(z, weight, padding=1), leaves=(z, *weights)),
         naive=Side(lambda: two_tensor.conv2d(*parts, *weights, padding=1), leaves=(parts, *weights)),

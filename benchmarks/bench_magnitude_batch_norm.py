@@ -6,6 +6,7 @@ from . import two_tensor
 from .inputs import POINTWISE, QUICK, Inputs, bars, kernel, named
 from .timing import Case, Side
 
+NAMES = ("magnitude_batch_norm",)
 SHAPES = POINTWISE
 QUICK_SHAPES = QUICK
 
@@ -15,7 +16,7 @@ def cases(shape, device, dtype):
     z, parts = inputs.feature(shape)
     fused_power, naive_power = (inputs.power(shape[1]) for _ in range(2))
     yield Case(
-        "magnitude_batch_norm",
+        *NAMES,
         named(shape),
         fused=Side(lambda: F.magnitude_batch_norm(z, fused_power, training=True), (z,), (fused_power,)),
         naive=Side(lambda: two_tensor.magnitude_batch_norm(*parts, naive_power), (parts,), (naive_power,)),

@@ -6,6 +6,7 @@ from . import two_tensor
 from .inputs import POINTWISE, QUICK, Inputs, bars, kernel, named
 from .timing import Case, Side
 
+NAMES = ("magnitude_relu",)
 SHAPES = POINTWISE
 QUICK_SHAPES = QUICK
 
@@ -13,7 +14,7 @@ QUICK_SHAPES = QUICK
 def cases(shape, device, dtype):
     z, parts = Inputs(device, dtype).feature(shape)
     yield Case(
-        "magnitude_relu",
+        *NAMES,
         named(shape),
         fused=Side(lambda: F.magnitude_relu(z), leaves=(z,)),
         naive=Side(lambda: two_tensor.magnitude_relu(*parts), leaves=(parts,)),

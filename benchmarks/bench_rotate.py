@@ -6,6 +6,7 @@ from . import two_tensor
 from .inputs import POINTWISE, QUICK, Inputs, kernel, named
 from .timing import Case, Side
 
+NAMES = ("rotate",)
 SHAPES = POINTWISE
 QUICK_SHAPES = QUICK
 
@@ -15,7 +16,7 @@ def cases(shape, device, dtype):
     a, b = (inputs.real(*shape).requires_grad_() for _ in range(2))
     theta = inputs.angle(shape[0])
     yield Case(
-        "rotate",
+        *NAMES,
         named(shape),
         fused=Side(lambda: F.rotate(a, b, theta), leaves=(a, b)),
         naive=Side(lambda: two_tensor.rotate(a, b, theta), leaves=(a, b)),

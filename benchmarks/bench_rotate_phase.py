@@ -6,6 +6,7 @@ from . import two_tensor
 from .inputs import POINTWISE, QUICK, Inputs, bars, kernel, named
 from .timing import Case, Side
 
+NAMES = ("rotate_phase",)
 SHAPES = POINTWISE
 QUICK_SHAPES = QUICK
 
@@ -15,7 +16,7 @@ def cases(shape, device, dtype):
     z, parts = inputs.feature(shape)
     theta = inputs.angle(shape[0])
     yield Case(
-        "rotate_phase",
+        *NAMES,
         named(shape),
         fused=Side(lambda: F.rotate_phase(z, theta), leaves=(z,)),
         naive=Side(lambda: two_tensor.rotate_phase(*parts, theta), leaves=(parts,)),

@@ -6,13 +6,14 @@ from . import two_tensor
 from .inputs import POINTWISE, QUICK, Inputs, kernel, named
 from .timing import Case, Side
 
+FAKES = 7  # k - 1 of k = 8
+NAMES = ("unrotate", f"unrotate K={FAKES}")
 SHAPES = POINTWISE
 QUICK_SHAPES = QUICK
-FAKES = 7  # k - 1 of k = 8
 
 
 def cases(shape, device, dtype):
-    for op, angles in (("unrotate", (shape[0],)), (f"unrotate K={FAKES}", (shape[0], FAKES))):
+    for op, angles in zip(NAMES, ((shape[0],), (shape[0], FAKES)), strict=True):
         inputs = Inputs(device, dtype)
         h, parts = inputs.feature(shape)
         theta = inputs.angle(*angles)
