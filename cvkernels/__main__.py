@@ -49,10 +49,10 @@ def here(name: str) -> tuple[str, str]:
 
 def default(op, device: str) -> str:
     """The backend chosen for float32 on a device, or why there is none."""
-    if not any(getattr(op, name) for name in backend.BACKENDS[1:]) and not backend.forced():
-        return "torch"
     if device == "cuda" and not torch.cuda.is_available():
         return "no device"
+    if not any(getattr(op, name) for name in backend.BACKENDS[1:]) and not backend.forced():
+        return "torch"
     try:
         return backend.choose(op, SimpleNamespace(device=torch.device(device), dtype=torch.float32))
     except RuntimeError:

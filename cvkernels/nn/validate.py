@@ -33,9 +33,7 @@ class Findings(list):
         if not self:
             return "no fault found"
         count = "1 fault" if len(self) == 1 else f"{len(self)} faults"
-        return f"{count} against P(e^{{iθ}}z) = e^{{iθ}}P(z):\n" + "\n".join(
-            f"  {fault}" for fault in self
-        )
+        return f"{count} against P(e^{{iθ}}z) = e^{{iθ}}P(z):\n" + "\n".join(f"  {fault}" for fault in self)
 
     __repr__ = __str__
 

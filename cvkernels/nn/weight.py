@@ -33,6 +33,7 @@ class ComplexWeight(nn.Module):
 
 
 def refuse_bias(bias) -> None:
+    """ValueError for a bias, with the reason and what to do instead."""
     if bias is not False and bias is not None:
         raise ValueError(
             f"`bias` must be False, got {bias!r}: a constant does not turn with its input, so the rotation law "
@@ -42,6 +43,7 @@ def refuse_bias(bias) -> None:
 
 
 def real_dtype(dtype) -> None:
+    """TypeError for a parameter dtype that is not real floating point; None is torch's default."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(
             f"`dtype` must be a real floating-point dtype, got {dtype}; "
@@ -50,6 +52,7 @@ def real_dtype(dtype) -> None:
 
 
 def positive(value, name: str) -> int:
+    """``value``, an int >= 1, or the error that names it."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"`{name}` must be an int, got {check.shown(value)}")
     if value < 1:
