@@ -1,0 +1,71 @@
+"""Presets and what `--set` refuses."""
+
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from experiments.settings import Authors, Fast, FastCifar10, Report, as_dict, check, modulus, override, preset
+
+
+def test_presets_by_name():
+    assert preset("report") == Report()
+    assert preset("authors") == Authors()
+    assert preset("fast") == Fast()
+    assert preset("fast", "cifar10") == FastCifar10()
+    with pytest.raises(ValueError, match="`preset` must be report, authors or fast, got 'quick'"):
+        preset("quick")
+
+
+@pytest.mark.parametrize("kind", [Report, Authors, Fast, FastCifar10])
+def test_every_preset_can_be(kind):
+    assert check(kind()) == kind()
+    assert as_dict(kind())["preset"] == kind.preset
+    with pytest.raises(FrozenInstanceError):
+        kind().epochs = 1
+
+
+def test_presets_differ_in_values_and_not_in_names():
+    assert (
+        {f.name for f in fields(Authors)} == {f.name for f in fields(Report)} == {f.name for f in fields(FastCifar10)}
+    )
+    assert Authors.departures
+
+
+def test_set_changes_one_value_of_its_kind():
+    changed = override(Report(), ["epochs=3", "lr = 1e-2", "halves=false", "milestones=2,4", "adversary=clip"])
+    assert (changed.epochs, changed.lr, changed.halves, changed.milestones) == (3, 0.01, False, (2, 4))
+    assert changed.adversary == "clip"
+    assert changed.batch == Report().batch
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("epoch=3", "no setting 'epoch'; the nearest is 'epochs'"),
+        ("unet-width=3", "no setting 'unet-width'; the nearest is 'unet_width'"),
+        ("atack_lr=1", "no setting 'atack_lr'; the nearest is 'attack_lr'"),
+        ("epochs", "takes name=value, got 'epochs'"),
+        ("epochs=many", "`epochs` must be a whole number, got 'many'"),
+        ("epochs=2.5", "`epochs` must be a whole number, got '2.5'"),
+        ("epochs=0", "`epochs` must be above 0 and finite, got 0"),
+        ("lr=nan", "`lr` must be above 0 and finite, got nan"),
+        ("lr=inf", "`lr` must be above 0 and finite, got inf"),
+        ("train_images=-1", "`train_images` must be at least 0 and finite, got -1"),
+        ("halves=1", "`halves` must be true or false, got '1'"),
+        ("milestones=a", "`milestones` must be epochs with commas"),
+        ("adversary=gan", "`adversary` must be one of penalty, clip, off, got 'gan'"),
+        ("k=1", "`k` must be at least 2"),
+        ("batch=1", "`batch` must be at least 2"),
+        ("attack_batch=1", "`attack_batch` must be at least 2"),
+        ("c=0", "`c` must be a number above 0 or channel_mean, got '0'"),
+        ("c=mean", "`c` must be a number above 0 or channel_mean, got 'mean'"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(assignment, message):
+    with pytest.raises(ValueError, match=message):
+        override(Fast(), [assignment])
+
+
+def test_modulus():
+    assert modulus(Report()) == 1.0
+    assert modulus(override(Report(), ["c=channel_mean"])) == "channel_mean"
