@@ -39,21 +39,30 @@ def as_planar(z: Tensor) -> Tensor:
     return torch.stack((z.real, z.imag), 1) if z.is_complex() else z
 
 
-def assert_close(got: Tensor, want: Tensor, dtype: torch.dtype | None = None, kind: str = "op", name: str = "") -> None:
+def assert_close(
+    got: Tensor,
+    want: Tensor,
+    dtype: torch.dtype | None = None,
+    kind: str = "op",
+    name: str = "",
+    computed_in: torch.dtype | None = None,
+) -> None:
     """``got`` equals ``want``, the reference run in float64 or complex128.
 
     Args:
         got: what is tested, real (planar) or complex.
         want: the same quantity in either form; it is brought to the form of ``got``.
-        dtype: the dtype ``got`` must have (default: any); its tolerance is used.
+        dtype: the dtype ``got`` must have (default: any).
         kind: a row of `TOLERANCES`.
         name: what the message calls it.
+        computed_in: where that is coarser than the dtype of ``got``: a float64 angle's gradient from float32 features.
     """
     name = name or kind
     assert dtype is None or got.dtype == dtype, f"{name}: dtype {got.dtype}, wanted {dtype}"
     got_was, got, want = got.dtype, as_planar(got.detach()).cpu(), as_planar(want.detach()).cpu()
     assert got.shape == want.shape, f"{name}: shape {list(got.shape)}, wanted {list(want.shape)} (parts apart)"
-    allowed, floor = tolerance(got_was, kind), torch.finfo(real_dtype(got_was)).tiny
+    allowed = max(tolerance(d, kind) for d in (got_was, computed_in or got_was))
+    floor = torch.finfo(real_dtype(got_was)).tiny
     got, want = got.double(), want.double()
     # what float64 holds and the dtype does not is infinite there too
     want = torch.where(want.abs() > torch.finfo(real_dtype(got_was)).max, want.sign() * torch.inf, want)

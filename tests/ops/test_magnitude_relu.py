@@ -6,6 +6,7 @@ import torch
 import cvkernels.functional as F
 from tests.close import as_planar, assert_close
 
+from .harness import two_rings
 from .suite import KernelSuite, form
 
 OP = "magnitude_relu"
@@ -16,12 +17,15 @@ class TestMagnitudeReLU(KernelSuite):
     OP = OP
     FORMS = {
         "c=1": form("z"),
-        "c=0.37": form("z", c=0.37),
+        "c=0.8": form("z", c=0.8),
         "c=1-detached": form("z", detach_modulus=True),
         **{c: form("z", c=c) for c in MEANS},
         "channel_mean-detached": form("z", c="channel_mean", detach_modulus=True),
     }
     fn = staticmethod(F.magnitude_relu)
+
+    def draw(self, name, size, form):
+        return two_rings(*size)
 
     def test_gradcheck(self, backend, form):
         if "detach_modulus" in form.kwargs:

@@ -14,17 +14,17 @@ OP = "unrotate"
 
 class TestUnrotate(KernelSuite):
     OP = OP
-    FORMS = {"one": form("h", "theta"), "fakes": form("h", "fakes"), "one-fake": form("h", "fakes1")}
+    FORMS = {"one": form("h", "theta"), "fakes": form("h", "fakes"), "one-fake": form("h", "one_fake")}
     FEATURES = ("h",)
     TWICE = True
 
     @staticmethod
-    def fn(h, theta=None, fakes=None, fakes1=None):
-        return F.unrotate(h, next(t for t in (theta, fakes, fakes1) if t is not None))
+    def fn(h, theta=None, fakes=None, one_fake=None):
+        return F.unrotate(h, next(t for t in (theta, fakes, one_fake) if t is not None))
 
     def draw(self, name, size, form):
-        if name.startswith("fakes"):
-            return torch.rand(size[0], 1 if name[-1] == "1" else 7, dtype=torch.float64) * 12 - 6
+        if name in ("fakes", "one_fake"):
+            return torch.rand(size[0], 7 if name == "fakes" else 1, dtype=torch.float64) * 12 - 6
         return super().draw(name, size, form)
 
     def promised(self, out, h):
