@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, leave, like
-from ..common.autograd import once
+from ..common.autograd import once, tracked
 from .reference import batch_norm_relu as reference
 
 OP = backend.op("batch_norm_relu", cpu=backend.FLOATS)
@@ -55,7 +55,7 @@ def batch_norm_relu(
     y, rstd = backend.operators(chosen).batch_norm_relu_forward(
         z.detach(), running_power, *(None if t is None else t.detach() for t in (weight, residual)), *settings
     )
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (z, weight, residual)):
+    if tracked(z, weight, residual):
         y = _BatchNormReLU.apply(z, weight, residual, y, rstd, training or running_power is None, float(c), chosen)
     return leave(y, was_complex)
 

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 class _Refuse(torch.autograd.Function):
@@ -34,3 +35,13 @@ def once(name: str, inputs: tuple, *grads) -> tuple:
 def wanted(grad: Tensor | None, flag: bool) -> Tensor | None:
     """A gradient nobody asked for is None; the operators return it as a tensor of no elements."""
     return grad if flag else None
+
+
+def tracked(*tensors: Tensor | None) -> bool:
+    """Whether a call must go through its Function: a gradient is recorded, or a forward-mode derivative is under way
+    (which an operator called directly would drop without a word; a Function without one refuses). The rest save the
+    15 us that a Function costs.
+    """
+    if forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

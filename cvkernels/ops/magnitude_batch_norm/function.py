@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, leave, like
-from ..common.autograd import once
+from ..common.autograd import once, tracked
 from .reference import magnitude_batch_norm as reference
 
 OP = backend.op("magnitude_batch_norm", cpu=backend.FLOATS)
@@ -46,7 +46,7 @@ def magnitude_batch_norm(
     y, rstd = backend.operators(chosen).magnitude_batch_norm_forward(
         z.detach(), running_power, None if weight is None else weight.detach(), *settings
     )
-    if torch.is_grad_enabled() and (z.requires_grad or weight is not None and weight.requires_grad):
+    if tracked(z, weight):
         batch = settings[1] or running_power is None
         y = _MagnitudeBatchNorm.apply(z, weight, y, rstd, batch, chosen)
     return leave(y, was_complex)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, is_channels_last, is_interleaved, leave
-from ..common.autograd import once
+from ..common.autograd import once, tracked
 from .reference import magnitude_max_pool2d as reference
 from .reference import output_size
 
@@ -47,7 +47,8 @@ def magnitude_max_pool2d(
     if chosen == "reference" or kernel[0] * kernel[1] > NOTHING:  # a byte of index ends there
         y, flat = reference(z, *settings, ceil_mode)
     else:
-        y, index = _MagnitudeMaxPool2d.apply(dense(z), *settings, ceil_mode, chosen)
+        run = _MagnitudeMaxPool2d.apply if tracked(z) else _MagnitudeMaxPool2d.forward
+        y, index = run(dense(z), *settings, ceil_mode, chosen)
         flat = _flat(index, z.shape[4], *settings) if return_indices else None
     y = leave(y, was_complex)
     return (y, flat) if return_indices else y

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, laid_out, leave, like
-from ..common.autograd import once
+from ..common.autograd import once, tracked
 from .reference import REDUCTIONS
 from .reference import magnitude_relu as reference
 
@@ -37,12 +37,15 @@ def magnitude_relu(z: Tensor, c: float | str = 1.0, detach_modulus: bool = False
     if chosen == "reference":
         return leave(reference(z, c, detach_modulus), was_complex)
     if not isinstance(c, str):
-        y, _ = _MagnitudeReLU.apply(dense(z), float(c), 0, detach_modulus, chosen)
-        return leave(y, was_complex)
+        return leave(_run(dense(z), float(c), 0, detach_modulus, chosen), was_complex)
     # means are taken plane by plane, of contiguous features; a flat one's features are its one channel's positions
     planes = z.unsqueeze(2) if z.ndim == 3 and c == "channel_mean" else z
-    y, _ = _MagnitudeReLU.apply(planes.contiguous(), 1.0, REDUCTIONS[c], detach_modulus, chosen)
+    y = _run(planes.contiguous(), 1.0, REDUCTIONS[c], detach_modulus, chosen)
     return leave(laid_out(y.view(z.shape), z), was_complex)
+
+
+def _run(z, *settings):
+    return (_MagnitudeReLU.apply if tracked(z) else _MagnitudeReLU.forward)(z, *settings)[0]
 
 
 class _MagnitudeReLU(torch.autograd.Function):

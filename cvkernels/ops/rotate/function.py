@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import is_channels_last, like
-from ..common.autograd import wanted
+from ..common.autograd import tracked, wanted
 from .reference import rotate as reference
 
 OP = backend.op("rotate", cpu=backend.FLOATS)
@@ -38,7 +38,9 @@ def rotate(a: Tensor, b: Tensor, theta: Tensor) -> Tensor:
         return reference(a, b, theta)
     a = a.resolve_neg()
     a = a if a.is_contiguous() or _channels_last(a) else a.contiguous()
-    return _Rotate.apply(a, b.resolve_neg(), theta, chosen)
+    b = b.resolve_neg()
+    run = _Rotate.apply if tracked(a, b, theta) else _Rotate.forward
+    return run(a, b, theta, chosen)
 
 
 def _channels_last(a: Tensor) -> bool:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, leave, like
-from ..common.autograd import wanted
+from ..common.autograd import tracked, wanted
 from .reference import rotate_phase as reference
 
 OP = backend.op("rotate_phase", cpu=backend.FLOATS)
@@ -25,7 +25,11 @@ def rotate_phase(z: Tensor, theta: Tensor) -> Tensor:
     z, was_complex = enter(z)
     check.angle(theta, z, "z")
     chosen = backend.choose(OP, z)
-    y = reference(z, theta) if chosen == "reference" else _RotatePhase.apply(dense(z), theta, chosen)
+    if chosen == "reference":
+        y = reference(z, theta)
+    else:
+        run = _RotatePhase.apply if tracked(z, theta) else _RotatePhase.forward
+        y = run(dense(z), theta, chosen)
     return leave(y, was_complex)
 
 

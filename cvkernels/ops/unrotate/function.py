@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, is_channels_last
-from ..common.autograd import wanted
+from ..common.autograd import tracked, wanted
 from .reference import unrotate as reference
 
 OP = backend.op("unrotate", cpu=backend.FLOATS)
@@ -29,7 +29,8 @@ def unrotate(h: Tensor, theta: Tensor) -> Tensor:
     if chosen == "reference":
         return reference(h, theta)
     # its output is real: there is no interleaved form to keep, so a complex tensor is read where it stands
-    return _Unrotate.apply(dense(h), theta, chosen)
+    run = _Unrotate.apply if tracked(h, theta) else _Unrotate.forward
+    return run(dense(h), theta, chosen)
 
 
 class _Unrotate(torch.autograd.Function):
