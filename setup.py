@@ -108,7 +108,14 @@ def extensions():
     if "MAX_JOBS" not in os.environ:
         os.environ["MAX_JOBS"] = str(max(1, min(os.cpu_count() or 1, memory_gib() // 2)))
 
-    flags = ["-O3", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-ffp-contract=fast"]
+    flags = [
+        "-O3",
+        "-fvisibility=hidden",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-fopenmp-simd",
+        "-ffp-contract=fast",
+    ]
     macros = [
         ("TORCH_TARGET_VERSION", "0x020b000000000000"),  # 2.11: one library for it and every later torch
         ("CVK_VERSION", f'"{VERSION}"'),

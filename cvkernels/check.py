@@ -68,7 +68,8 @@ def angle(theta, like: Tensor, like_name: str, name: str = "theta", fakes: bool 
     if theta.ndim not in ((1, 2) if fakes else (1,)) or theta.shape[0] != n:
         wanted = f"[{n}] or [{n}, K]" if fakes else f"[{n}]"
         raise ValueError(
-            f"`{name}` must be {wanted}, one angle a sample of `{like_name}` {list(like.shape)}, got {list(theta.shape)}"
+            f"`{name}` must be {wanted}, one angle a sample of `{like_name}` {list(like.shape)}, "
+            f"got {list(theta.shape)}"
         )
     device(theta, name, like, like_name)
 

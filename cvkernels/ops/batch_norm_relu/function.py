@@ -21,7 +21,7 @@ def batch_norm_relu(
     momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    r"""magnitude_relu(magnitude_batch_norm(z) + residual, c) as one operation each way.        (paper, Eq. 7, then Eq. 6)
+    r"""magnitude_relu(magnitude_batch_norm(z) + residual, c) as one operation each way.    (paper, Eq. 7, 6)
 
     Its gradient is worked out from its output, which the next layer keeps anyway: neither ``z`` nor the normalised
     tensor is stored (with a ``weight``, ``z`` is).

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as real
 
-from ... import backend, check
+from ... import backend
 from ...planar import enter, is_channels_last, laid_out, leave
 from ..common.weight import block, parts
 from .reference import conv2d as reference
@@ -32,8 +32,8 @@ def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) 
     a, b = parts(weight, z, dims=4)
     if groups < 1 or z.shape[2] != a.shape[1] * groups or a.shape[0] % groups:
         raise ValueError(
-            f"`weight` {list(a.shape)} with groups={groups} must take {a.shape[1] * groups} channels and give a multiple "
-            f"of {groups}, got `z` {list(z.shape)}"
+            f"`weight` {list(a.shape)} with groups={groups} must take {a.shape[1] * groups} channels and give a "
+            f"multiple of {groups}, got `z` {list(z.shape)}"
         )
     rest = (stride, padding, dilation)
     if backend.choose(OP, z) == "reference" and backend.forced():

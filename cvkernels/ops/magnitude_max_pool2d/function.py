@@ -69,7 +69,8 @@ def _check_window(z, kernel, step, pad, spread, ceil_mode):
     if min(out) < 1 or min(z.shape[2:]) < 1:
         c, h, w = z.shape[2:]
         raise RuntimeError(
-            f"Given input size: ({c}x{h}x{w}). Calculated output size: ({c}x{out[0]}x{out[1]}). Output size is too small"
+            f"Given input size: ({c}x{h}x{w}). Calculated output size: ({c}x{out[0]}x{out[1]}). "
+            "Output size is too small"
         )
 
 

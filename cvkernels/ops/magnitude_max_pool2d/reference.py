@@ -1,4 +1,4 @@
-"""Of each window the element of largest modulus, both parts; the first in row-major order wins a tie, NaN wins over all."""
+"""Of each window the element of largest modulus, both parts; first in row-major order wins a tie, NaN wins over all."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int
 
 
 def magnitude_max_pool2d(z, kernel_size, stride, padding, dilation, ceil_mode) -> tuple[Tensor, Tensor]:
-    """Planar out and its flat indices into H W, ``[N, C, oH, oW]`` int64; -1 and 0 + 0i for a window of padding only."""
+    """Planar out, and flat indices into H W ``[N, C, oH, oW]`` int64; -1 and 0 + 0i for a window of padding only."""
     H, W = z.shape[3:]
     sizes = [output_size(*a, ceil_mode) for a in zip((H, W), kernel_size, stride, padding, dilation, strict=True)]
     y, x = (

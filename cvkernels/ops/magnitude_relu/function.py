@@ -20,8 +20,8 @@ def magnitude_relu(z: Tensor, c: float | str = 1.0, detach_modulus: bool = False
         c: modulus from which a feature passes unchanged; > 0, in the units of ``z``. ``'channel_mean'``: the mean
             modulus of each sample and channel (the paper's form for networks other than ResNets; a flat ``[N, 2, C]``
             has no positions, so there the mean of its features: paper silent). ``'batch_channel_mean'`` and ``'mean'``
-            (over the batch too; over everything) make a sample's output depend on the others: to imitate published code.
-        detach_modulus: treat the factor \|z\| / max(\|z\|, c) as a constant in the backward pass, as the 2022 code does.
+            (over the batch too; over everything) make a sample's output depend on the others: to imitate others' code.
+        detach_modulus: take the factor \|z\| / max(\|z\|, c) for a constant in the backward pass, as the 2022 code.
     Returns:
         Tensor like ``z``. At ``z = 0`` value and gradient are 0; where re² + im² >= c², ``z`` itself.
     Raises:

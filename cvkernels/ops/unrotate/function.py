@@ -19,9 +19,11 @@ def unrotate(h: Tensor, theta: Tensor) -> Tensor:
         theta: angles ``[N]``, or ``[N, K]`` for K readings of each sample from one read of ``h`` (a critic's fakes);
             radians, float32 or float64.
     Returns:
-        Real ``[N, C, *]``, or ``[N, K, C, *]``; channels-last where ``h`` is. A NaN angle gives NaN. Differentiable twice.
+        Real ``[N, C, *]``, or ``[N, K, C, *]``; channels-last where ``h`` is. A NaN angle gives NaN. Differentiable
+        twice.
     Raises:
-        TypeError: ``h`` not floating point, ``theta`` in half precision.   ValueError: ``theta`` not ``[N]`` or ``[N, K]``.
+        TypeError: ``h`` not floating point, ``theta`` in half precision.
+        ValueError: ``theta`` not ``[N]`` or ``[N, K]``.
     """
     h, _ = enter(h, "h")
     check.angle(theta, h, "h", fakes=True)
