@@ -50,12 +50,17 @@ def main(argv=None):
 
         try:
             return demo.run(args)
-        except DataError as error:
+        except (DataError, OSError) as error:
             print(f"{args.verb}: {error}", file=sys.stderr)
             return 1
         except demo.UsageError as error:
             print(f"{args.verb}: {error}", file=sys.stderr)
             return 2
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in ("cvkernels", "models", "experiments"):
+            raise
+        print(f"{args.verb}: {error.name} is missing; type: pip install '.[experiments]'", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"\n{args.verb}: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130

@@ -103,7 +103,7 @@ def deal(name, train, test, settings, notes=()):
                 )
             if limit and limit < len(index):
                 index = index[stratified(images.labels[index], limit / len(index), name, role, "subset")[0]]
-            parts[party, role] = images[index]
+            parts[party, role] = _unit(images[index])
         if limit and limit < len(halves[0]):
             notes.append(f"a subset: {limit} of each party's {len(halves[0])} {role} images")
 
@@ -114,6 +114,13 @@ def deal(name, train, test, settings, notes=()):
     defender, attacker = side("defender"), side("attacker")
     classes = int(train.labels.max()) + 1
     return Data(name, classes, defender, attacker, fingerprint(defender, attacker), tuple(notes))
+
+
+def _unit(images):
+    """Bytes 0..255 become 0..1: only now, so that a subset of a large set stays small."""
+    if images.pixels.dtype != torch.uint8:
+        return images
+    return Images(images.pixels.float().div_(255).contiguous(), images.labels)
 
 
 def stratified(labels, share, *purpose):
@@ -198,8 +205,7 @@ def cifar10(root=None, accept_checksum_mismatch=False):
             # numpy's remark on how the official batches, pickled in 2009, spell an array's dtype
             warnings.filterwarnings("ignore", message=".*align.*")
             raw = Accepted(str(root), train=train)
-        pixels = torch.from_numpy(raw.data).permute(0, 3, 1, 2).float() / 255
-        return Images(pixels.contiguous(), torch.tensor(raw.targets))
+        return Images(torch.from_numpy(raw.data).permute(0, 3, 1, 2), torch.tensor(raw.targets))
 
     try:
         train, test = read(True), read(False)

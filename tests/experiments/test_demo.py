@@ -86,11 +86,12 @@ def test_the_table_is_what_the_report_must_show(finished):
         assert len(list(csv.DictReader(file))) == 30
 
 
-def test_a_finished_job_is_not_redone(finished, capsys):
+def test_a_finished_job_is_not_redone_and_another_commits_stage_is_named(finished, capsys, monkeypatch):
     out, _ = finished
     before = contents(out / "stages")
+    monkeypatch.setattr(runs, "commit", lambda: "another")
     assert main(command(out)) == 1
-    assert capsys.readouterr().out.count(": finished earlier") == 7
+    assert capsys.readouterr().out.count(": finished earlier, under commit ") == 7
     assert contents(out / "stages") == before
 
 
@@ -115,14 +116,7 @@ def test_other_attack_settings_keep_the_trained_networks(finished, capsys, tmp_p
     assert said.count(": finished earlier") == 3
 
 
-def test_another_commits_stage_is_named(finished, capsys, monkeypatch):
-    out, _ = finished
-    monkeypatch.setattr(runs, "commit", lambda: "another")
-    main(command(out))
-    assert "finished earlier, under commit " in capsys.readouterr().out
-
-
-def test_ctrl_c_leaves_nothing_half_written_and_the_same_command_continues(tmp_path):
+def test_ctrl_c_leaves_nothing_half_written(tmp_path):
     words = [sys.executable, "-m", "experiments", *command(tmp_path), "--set", "epochs=2000"]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
         until = time.monotonic() + 60
@@ -141,8 +135,6 @@ def test_ctrl_c_leaves_nothing_half_written_and_the_same_command_continues(tmp_p
         json.loads(file.read_text())
     (metrics,) = tmp_path.rglob("metrics.jsonl")
     assert all(json.loads(line)["epoch"] for line in metrics.read_text().splitlines())
-    main(command(tmp_path))
-    assert WRITTEN <= {p.name for p in tmp_path.iterdir()}
 
 
 def test_help_needs_no_torch():
@@ -220,3 +212,11 @@ def test_cifar10s_bar_is_the_law_alone():
     ]
     broken = results() | {"law": {"inference, batch 1": 2e-7, "training, batch 7": 1e-3}}
     assert [bar["passed"] for bar in demo.bars("cifar10", broken)] == [False]
+
+
+def test_a_missing_extra_is_one_line():
+    hide = "import sys; sys.modules['sklearn.datasets'] = None;"
+    program = f"{hide} import experiments.__main__ as m; sys.exit(m.main(['demo']))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "demo: sklearn.datasets is missing; type: pip install '.[experiments]'\n"
