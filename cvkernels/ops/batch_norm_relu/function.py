@@ -8,7 +8,7 @@ from ...planar import dense, enter, leave, like
 from ..common.autograd import once, tracked
 from .reference import batch_norm_relu as reference
 
-OP = backend.op("batch_norm_relu", cpu=backend.FLOATS)
+OP = backend.op("batch_norm_relu", cpu=backend.FLOATS, triton=(torch.float32, torch.float16, torch.bfloat16))
 
 
 def batch_norm_relu(

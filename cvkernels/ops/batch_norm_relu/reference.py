@@ -9,7 +9,8 @@ from ..common.power import scale
 
 def batch_norm_relu(z, running_power, weight, residual, batches, training, momentum, eps, c) -> Tensor:
     w = widened(z)
-    v = w * scale(z, running_power, weight, batches, training, momentum, eps).view(1, -1, *(1,) * (w.ndim - 2))
+    factor = scale(z, running_power, weight, batches, training, momentum, eps).view(1, -1, *(1,) * (w.ndim - 2))
+    v = torch.complex(w.real * factor, w.imag * factor)  # part by part: as a complex factor, inf times 0i is NaN
     if residual is not None:
         v = v + widened(residual)
     outside = ~(v.real.square() + v.imag.square() < c * c)
