@@ -1,8 +1,10 @@
 // What the normalising operations share: a walk by channel, and the statistics.
 //
-// Contiguous and interleaved features are walked channel by channel, all samples of one: what a reduction has read is still
-// in the second-level cache when it is read again. In channels-last the channel is the fastest axis, so rows are walked and
-// each row's loop runs over a vector of per-channel numbers.
+// Contiguous and interleaved features with long planes are walked channel by channel, all samples of one: what a reduction
+// has read is still in the second-level cache when it is read again. Short planes are walked in the order they lie in: a
+// jump to another page for each costs more than a second read of what the third-level cache holds (16x16 planes, N=64,
+// C=32, float32, one thread: 0.19 ms by channel). In channels-last the channel is the fastest axis, so rows are walked,
+// and each row's loop runs over a vector of per-channel numbers.
 #pragma once
 
 #include <cmath>
@@ -65,6 +67,30 @@ void for_channels(const Planar& v, const F& f) {
   });
 }
 
+constexpr int64_t LONG_PLANE = 8192;  // bytes of one part of a plane from which a walk by channel pays
+
+template <class T>
+bool by_channel(const Planar& v) {
+  return v.s * static_cast<int64_t>(sizeof(T)) >= LONG_PLANE;
+}
+
+// Plane by plane in memory order: f(plane, channel, segments) as above.
+template <class F>
+void for_planes(const Planar& v, const F& f) {
+  const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, v.s));
+  torch::stable::parallel_for(0, v.n * v.c, grain, [&](int64_t begin, int64_t end) {
+    int64_t n = begin / v.c, c = begin % v.c;
+    for (int64_t p = begin; p < end; ++p) {
+      f(p, c, [&](const auto& g) {
+        for (int64_t k = 0; k < v.s; k += ROW) {
+          g(n * v.sample + c * v.channel + k * v.position, std::min(ROW, v.s - k));
+        }
+      });
+      if (++c == v.c) c = 0, ++n;
+    }
+  });
+}
+
 // Channels-last: f(block, first row, end row); a row is one position of one sample, its real part at row * 2C.
 template <class F>
 void for_row_blocks(const Planar& v, const F& f) {
@@ -77,9 +103,9 @@ void for_row_blocks(const Planar& v, const F& f) {
 
 inline int64_t row_blocks(const Planar& v) { return (v.n * v.s + ROW_BLOCK - 1) / ROW_BLOCK; }
 
-// [blocks][C] partial sums of a channels-last reduction, added up in the order of the blocks whatever the threads.
+// [*][C] partial sums of a reduction, added up in their order whatever the threads.
 template <class T>
-std::vector<double> fold_blocks(const std::vector<T>& partial, int64_t channels) {
+std::vector<double> fold(const std::vector<T>& partial, int64_t channels) {
   std::vector<double> sums(static_cast<size_t>(channels), 0.0);
   for (size_t k = 0; k < partial.size(); ++k) sums[k % channels] += static_cast<double>(partial[k]);
   return sums;
@@ -138,20 +164,33 @@ template <class T, class Apply>
 void normalise(const Planar& v, const T* z, const Running& running, const T* weight, double eps, T* rstd, const Apply& apply) {
   const double count = static_cast<double>(v.n * v.s), rate = running.training ? running.rate() : 0.0;
   const bool batch = running.batch_statistics();
+  const auto scale_of = [&](int64_t c) { return weight ? rstd[c] * weight[c] : rstd[c]; };
   with_walk(v, [&](auto walk) {
     using W = decltype(walk);
     if constexpr (W::channel == 0) {
-      for_channels(v, [&](int64_t c, const auto& segments) {
+      const auto power_of = [&](const auto& segments) {
         double sum = 0;
-        if (batch) {
-          segments([&](int64_t at, int64_t n) {
-            T part = 0;
-            power_row(walk, z + at, z + at + v.part, n, &part);
-            sum += part;
-          });
-        }
-        rstd[c] = channel_rstd<T>(running, rate, c, sum, count, eps);
-        const T scale = weight ? rstd[c] * weight[c] : rstd[c];
+        segments([&](int64_t at, int64_t n) {
+          T part = 0;
+          power_row(walk, z + at, z + at + v.part, n, &part);
+          sum += part;
+        });
+        return sum;
+      };
+      if (batch && by_channel<T>(v)) {
+        for_channels(v, [&](int64_t c, const auto& segments) {
+          rstd[c] = channel_rstd<T>(running, rate, c, power_of(segments), count, eps);
+          const T scale = scale_of(c);
+          segments([&](int64_t at, int64_t n) { apply(walk, at, n, &scale); });
+        });
+        return;
+      }
+      std::vector<double> partial(static_cast<size_t>(batch ? v.n * v.c : 0));
+      if (batch) for_planes(v, [&](int64_t p, int64_t, const auto& segments) { partial[p] = power_of(segments); });
+      const std::vector<double> sums = fold(partial, v.c);
+      for (int64_t c = 0; c < v.c; ++c) rstd[c] = channel_rstd<T>(running, rate, c, sums[c], count, eps);
+      for_planes(v, [&](int64_t, int64_t c, const auto& segments) {
+        const T scale = scale_of(c);
         segments([&](int64_t at, int64_t n) { apply(walk, at, n, &scale); });
       });
     } else {
@@ -163,11 +202,11 @@ void normalise(const Planar& v, const T* z, const Running& running, const T* wei
           }
         });
       }
-      const std::vector<double> sums = fold_blocks(partial, v.c);
+      const std::vector<double> sums = fold(partial, v.c);
       std::vector<T> scale(static_cast<size_t>(v.c));
       for (int64_t c = 0; c < v.c; ++c) {
         rstd[c] = channel_rstd<T>(running, rate, c, sums[c], count, eps);
-        scale[c] = weight ? rstd[c] * weight[c] : rstd[c];
+        scale[c] = scale_of(c);
       }
       for_row_blocks(v, [&](int64_t, int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r) apply(walk, r * 2 * v.c, v.c, scale.data());
@@ -187,23 +226,38 @@ void normalise_backward(const Planar& v, const T* rstd, const T* weight, bool ba
   with_walk(v, [&](auto walk) {
     using W = decltype(walk);
     if constexpr (W::channel == 0) {
-      for_channels(v, [&](int64_t c, const auto& segments) {
+      const auto reduced = [&](int64_t c, const auto& segments) {
         double sum = 0;
         segments([&](int64_t at, int64_t n) {
           T part = 0;
           reduce(walk, at, n, rstd + c, &part);
           sum += part;
         });
-        if (grad_weight) grad_weight[c] = static_cast<T>(sum);
+        return sum;
+      };
+      const auto written = [&](int64_t c, double sum, const auto& segments) {
         const T alpha = alpha_of(c), beta = batch ? static_cast<T>(-alpha * (sum / count)) : T(0);
         segments([&](int64_t at, int64_t n) { write(walk, at, n, rstd + c, &alpha, &beta); });
-      });
+      };
+      if (by_channel<T>(v)) {
+        for_channels(v, [&](int64_t c, const auto& segments) {
+          const double sum = reduced(c, segments);
+          if (grad_weight) grad_weight[c] = static_cast<T>(sum);
+          written(c, sum, segments);
+        });
+        return;
+      }
+      std::vector<double> partial(static_cast<size_t>(v.n * v.c));
+      for_planes(v, [&](int64_t p, int64_t c, const auto& segments) { partial[p] = reduced(c, segments); });
+      const std::vector<double> sums = fold(partial, v.c);
+      if (grad_weight) std::transform(sums.begin(), sums.end(), grad_weight, [](double x) { return static_cast<T>(x); });
+      for_planes(v, [&](int64_t, int64_t c, const auto& segments) { written(c, sums[c], segments); });
     } else {
       std::vector<T> partial(static_cast<size_t>(row_blocks(v) * v.c), T(0));
       for_row_blocks(v, [&](int64_t b, int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r) reduce(walk, r * 2 * v.c, v.c, rstd, partial.data() + b * v.c);
       });
-      const std::vector<double> sums = fold_blocks(partial, v.c);
+      const std::vector<double> sums = fold(partial, v.c);
       std::vector<T> alpha(static_cast<size_t>(v.c)), beta(static_cast<size_t>(v.c));
       for (int64_t c = 0; c < v.c; ++c) {
         if (grad_weight) grad_weight[c] = static_cast<T>(sums[c]);

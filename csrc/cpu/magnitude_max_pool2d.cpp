@@ -39,6 +39,9 @@ Tensor resized(const Tensor& like, const Planar& v, int64_t h, int64_t w) {
   return torch::stable::new_empty(like, sizes);
 }
 
+// Rows of outputs whose scratch stays in the first-level cache.
+int64_t row_block(const Window& w) { return std::max<int64_t>(1, 1024 / w.x.out); }
+
 // The best of each of `count` windows so far. Places are kept as T, to be selected in the same lanes as the values.
 template <class T>
 struct Best {
@@ -48,11 +51,14 @@ struct Best {
 template <class T>
 struct Scratch {
   std::vector<T> memory;
-  Best<T> best;
-  explicit Scratch(int64_t count) : memory(static_cast<size_t>(4 * count)) {
+  Best<T> best, left, right;  // left and right: the halves of best, for half as many outputs
+  explicit Scratch(int64_t count) : memory(static_cast<size_t>(8 * count)) {
     T* p = memory.data();
-    best = {p, p + count, p + 2 * count, p + 3 * count};
+    best = at(p, count);
+    left = at(p + 4 * count, count / 2);
+    right = at(p + 6 * count, count / 2);
   }
+  static Best<T> at(T* p, int64_t count) { return {p, p + count, p + 2 * count, p + 3 * count}; }
 };
 
 template <class T>
@@ -89,31 +95,46 @@ CVK_CLONES void finish(Best<T> b, T* re, T* im, uint8_t* index, int64_t step, in
   }
 }
 
-// 2x2, stride 2. First the better of two rows, column by column: a row of any length fills a vector.
+// 2x2, stride 2. First the better of two rows, column by column. The loop over the rows is inside: a call for each costs
+// more than a short row's work.
 template <class T>
-CVK_CLONES void better_row(Best<T> b, const T* re, const T* im, int64_t below, int64_t count) {
-  CVK_SIMD
+CVK_CLONES void better_rows(Best<T> b, const T* re, const T* im, int64_t row, int64_t width, int64_t rows) {
+  for (int64_t y = 0; y < rows; ++y) {
+    const T *up_re = re + 2 * y * row, *up_im = im + 2 * y * row, *low_re = up_re + row, *low_im = up_im + row;
+    T *best_power = b.power + y * width, *best_re = b.re + y * width, *best_im = b.im + y * width;
+    T* best_place = b.place + y * width;
+    CVK_SIMD
+    for (int64_t i = 0; i < width; ++i) {
+      const T r0 = up_re[i], m0 = up_im[i], r1 = low_re[i], m1 = low_im[i];
+      const T p0 = power(r0, m0), p1 = power(r1, m1);
+      const bool take = wins(p1, p0);
+      best_power[i] = take ? p1 : p0;
+      best_re[i] = take ? r1 : r0;
+      best_im[i] = take ? m1 : m0;
+      best_place[i] = take ? T(2) : T(0);
+    }
+  }
+}
+
+// gcc turns this into two permutations a vector; strided reads amid other work it leaves scalar.
+template <class T>
+CVK_CLONES void deinterleave(const T* __restrict x, T* __restrict even, T* __restrict odd, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
-    const T r0 = re[i], m0 = im[i], r1 = re[i + below], m1 = im[i + below];
-    const T p0 = power(r0, m0), p1 = power(r1, m1);
-    const bool take = wins(p1, p0);
-    b.power[i] = take ? p1 : p0;
-    b.re[i] = take ? r1 : r0;
-    b.im[i] = take ? m1 : m0;
-    b.place[i] = take ? T(2) : T(0);
+    even[i] = x[2 * i];
+    odd[i] = x[2 * i + 1];
   }
 }
 
 // Then of two neighbouring columns, over all the rows at once. Of equals the one in the upper row is first.
 template <class T>
-CVK_CLONES void better_column(Best<T> b, T* re, T* im, uint8_t* index, int64_t count) {
+CVK_CLONES void better_columns(Best<T> left, Best<T> right, T* re, T* im, uint8_t* index, int64_t count) {
   CVK_SIMD
   for (int64_t i = 0; i < count; ++i) {
-    const T p0 = b.power[2 * i], p1 = b.power[2 * i + 1], k0 = b.place[2 * i], k1 = b.place[2 * i + 1];
+    const T p0 = left.power[i], p1 = right.power[i], k0 = left.place[i], k1 = right.place[i];
     const bool tie = !wins(p0, p1);  // p1 is as large, or NaN as p0 may be
     const bool take = wins(p1, p0) || (tie && k1 < k0);
-    re[i] = take ? b.re[2 * i + 1] : b.re[2 * i];
-    im[i] = take ? b.im[2 * i + 1] : b.im[2 * i];
+    re[i] = take ? right.re[i] : left.re[i];
+    im[i] = take ? right.im[i] : left.im[i];
     index[i] = static_cast<uint8_t>(static_cast<int>(take ? k1 + T(1) : k0));
   }
 }
@@ -121,16 +142,16 @@ CVK_CLONES void better_column(Best<T> b, T* re, T* im, uint8_t* index, int64_t c
 template <class T>
 void pool_halves(const T* re, const T* im, T* out_re, T* out_im, uint8_t* index, const Window& w, Scratch<T>& scratch,
                  int64_t block) {
-  const int64_t width = 2 * w.x.out;
   for (int64_t top = 0; top < w.y.out; top += block) {
-    const int64_t rows = std::min(block, w.y.out - top);
-    for (int64_t k = 0; k < rows; ++k) {
-      const int64_t from = (top + k) * 2 * w.x.size, at = k * width;
-      const Best<T> b{scratch.best.power + at, scratch.best.re + at, scratch.best.im + at, scratch.best.place + at};
-      better_row(b, re + from, im + from, w.x.size, width);
-    }
-    const int64_t to = top * w.x.out;
-    better_column(scratch.best, out_re + to, out_im + to, index + to, rows * w.x.out);
+    const int64_t rows = std::min(block, w.y.out - top), from = top * 2 * w.x.size, to = top * w.x.out;
+    better_rows(scratch.best, re + from, im + from, w.x.size, 2 * w.x.out, rows);
+    const int64_t count = rows * w.x.out;
+    const Best<T>&b = scratch.best, &left = scratch.left, &right = scratch.right;
+    deinterleave(b.power, left.power, right.power, count);
+    deinterleave(b.re, left.re, right.re, count);
+    deinterleave(b.im, left.im, right.im, count);
+    deinterleave(b.place, left.place, right.place, count);
+    better_columns(left, right, out_re + to, out_im + to, index + to, count);
   }
 }
 
@@ -215,7 +236,7 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::vector<int64_t> kernel_size, s
       return;
     }
     const bool halves = v.layout == Layout::contiguous && w.halves();
-    const int64_t block = std::max<int64_t>(1, 2048 / (2 * w.x.out));  // rows whose scratch stays in the first-level cache
+    const int64_t block = row_block(w);
     torch::stable::parallel_for(0, v.n * v.c, std::max<int64_t>(1, GRAIN / v.s), [&](int64_t begin, int64_t end) {
       Scratch<T> scratch(halves ? block * 2 * w.x.out : w.x.out);
       for (int64_t p = begin; p < end; ++p) {
@@ -232,17 +253,37 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::vector<int64_t> kernel_size, s
   return {out, index};
 }
 
-// 2x2, stride 2: every position belongs to one window, so each is written once.
+// 2x2, stride 2: every position belongs to one window, so each is written once. Spread over the columns for a whole plane
+// (rows may be too short for a vector), then row by row to where they belong.
 template <class T>
-CVK_CLONES void spread_halves(const T* g, const uint8_t* index, T* upper, T* lower, int64_t count) {
-  CVK_SIMD
+CVK_CLONES void widen(const uint8_t* __restrict index, T* __restrict place, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) place[i] = index[i];
+}
+
+template <class T>
+CVK_CLONES void spread_columns(const T* __restrict g, const T* __restrict place, T* __restrict out, int64_t count, T first) {
   for (int64_t i = 0; i < count; ++i) {
-    const T value = g[i];
-    const uint8_t k = index[i];
-    upper[2 * i] = k == 0 ? value : T(0);
-    upper[2 * i + 1] = k == 1 ? value : T(0);
-    lower[2 * i] = k == 2 ? value : T(0);
-    lower[2 * i + 1] = k == 3 ? value : T(0);
+    const T value = g[i], k = place[i];
+    out[2 * i] = k == first ? value : T(0);
+    out[2 * i + 1] = k == first + T(1) ? value : T(0);
+  }
+}
+
+template <class T>
+void spread_halves(const T* g, const uint8_t* index, T* to, const Window& w, std::vector<T>& scratch, int64_t block) {
+  const int64_t width = 2 * w.x.out;
+  T *upper = scratch.data(), *lower = upper + block * width, *place = lower + block * width;
+  for (int64_t top = 0; top < w.y.out; top += block) {
+    const int64_t rows = std::min(block, w.y.out - top);
+    const int64_t from = top * w.x.out, count = rows * w.x.out;
+    widen(index + from, place, count);
+    spread_columns(g + from, place, upper, count, T(0));
+    spread_columns(g + from, place, lower, count, T(2));
+    for (int64_t y = 0; y < rows; ++y) {
+      T* row = to + (top + y) * 2 * w.x.size;
+      std::copy_n(upper + y * width, width, row);
+      std::copy_n(lower + y * width, width, row + w.x.size);
+    }
   }
 }
 
@@ -267,7 +308,9 @@ Tensor backward(Tensor grad, Tensor index, std::vector<int64_t> input_size, std:
     T* to = data<T>(out);
     const uint8_t* bytes = data<uint8_t>(index);
     const bool halves = !last && !pairs && w.halves();
+    const int64_t block = row_block(w);
     torch::stable::parallel_for(0, v.n * v.c, std::max<int64_t>(1, GRAIN / area), [&](int64_t begin, int64_t end) {
+      std::vector<T> scratch(static_cast<size_t>(halves ? block * 5 * w.x.out : 0));
       for (int64_t p = begin; p < end; ++p) {
         T* re = to + p / v.c * sample + p % v.c * channel;
         const T* g_re = g + p / v.c * v.sample + p % v.c * v.channel;
@@ -275,14 +318,13 @@ Tensor backward(Tensor grad, Tensor index, std::vector<int64_t> input_size, std:
         if (!halves || w.y.out * 2 < w.y.size || w.x.out * 2 < w.x.size) {
           for (int64_t q = 0; q < area; ++q) re[q * position] = re[q * position + part] = T(0);
         }
+        if (halves) {
+          spread_halves(g_re, k, re, w, scratch, block);
+          spread_halves(g_re + v.part, k, re + part, w, scratch, block);
+          continue;
+        }
         for (int64_t oy = 0; oy < w.y.out; ++oy) {
           const int64_t row = oy * w.x.out;
-          if (halves) {
-            T* at = re + oy * 2 * w.x.size;
-            spread_halves(g_re + row, k + row, at, at + w.x.size, w.x.out);
-            spread_halves(g_re + v.part + row, k + row, at + part, at + part + w.x.size, w.x.out);
-            continue;
-          }
           for (int64_t ox = 0; ox < w.x.out; ++ox) {
             const int64_t place = k[row + ox];
             if (place >= w.places()) continue;  // a window of padding only
