@@ -69,8 +69,8 @@ class _MagnitudeBatchNorm(torch.autograd.Function):
             grad_z, grad_weight = backend.operators(ctx.chosen).magnitude_batch_norm_backward(
                 like(grad, z), z, weight, rstd, ctx.training
             )
-        grad_weight = grad_weight if ctx.needs_input_grad[1] else None
-        return *once("magnitude_batch_norm", (z, weight, grad), grad_z, grad_weight), None, None, None, None
+        grads = (g if needed else None for g, needed in zip((grad_z, grad_weight), ctx.needs_input_grad, strict=False))
+        return *once("magnitude_batch_norm", (z, weight, grad), *grads), None, None, None, None
 
 
 if backend.compiled:

@@ -1,0 +1,125 @@
+"""Dropout: one mask for both parts."""
+
+import pytest
+import torch
+
+import cvkernels.functional as F
+from tests.close import assert_close
+
+from .harness import COMPLEX, PLANAR, gradients, in_layout_of, leaves, plain, same
+
+OP = "dropout"
+BOTH = {"dropout": F.dropout, "dropout2d": F.dropout2d}
+both = pytest.mark.parametrize("drop", BOTH.values(), ids=BOTH)
+
+
+def ones(backend, dtype, *shape):
+    return torch.ones(*shape, dtype=dtype, device=backend.device)
+
+
+@both
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_a_share_of_p_is_zero_and_the_rest_is_scaled(backend, dtype, drop, p):
+    z = ones(backend, dtype, 100, 2, 50, 3, 3)
+    y = drop(z, p)
+    assert same(y[:, 0], y[:, 1]), "one mask for both parts"
+    kept = y != 0
+    assert_close(y[kept], torch.full_like(y[kept], 1 / (1 - p)), dtype)
+    draws = y[:, 0].numel() if drop is F.dropout else 100 * 50
+    share, spread = kept.double().mean().item(), (p * (1 - p) / draws) ** 0.5
+    assert abs(share - (1 - p)) < 6 * spread, "six standard deviations"
+
+
+def test_dropout2d_drops_whole_channels(backend):
+    y = F.dropout2d(ones(backend, torch.float32, 20, 2, 30, 4, 5)).flatten(3)
+    assert same(y, y[..., :1].expand_as(y)) and 0 < y[:, 0, :, 0].count_nonzero() < 600
+
+
+@both
+def test_nothing_happens_in_inference_or_at_p_0_and_all_goes_at_p_1(backend, dtype, drop):
+    z = torch.randn(3, 2, 4, 5, 6, dtype=dtype, device=backend.device)
+    assert same(drop(z, 0.5, training=False), z) and same(drop(z, 0.0), z)
+    assert not drop(z, 1.0).any()
+
+
+@both
+def test_one_seed_repeats_a_run_and_the_next_draw_differs(backend, drop):
+    z = ones(backend, torch.float32, 8, 2, 30, 5, 5)
+    draws = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        draws.append((drop(z), drop(z)))
+    assert same(draws[0][0], draws[1][0]) and same(draws[0][1], draws[1][1]) and not same(*draws[0])
+
+
+@both
+@pytest.mark.parametrize("layout", (PLANAR | COMPLEX).values(), ids=PLANAR | COMPLEX)
+def test_layouts(backend, dtype, drop, layout):
+    """The mask is read back from the output: value, gradient and layout follow from it."""
+    tensors = leaves({"z": torch.randn(3, 2, 4, 5, 6, dtype=dtype, device=backend.device)})
+    z = layout(tensors["z"])
+    before = z.detach().clone()
+    y = drop(z, 0.3)
+    mask = (plain(y.detach()) != 0).double() / 0.7
+    assert_close(y, plain(z.detach()) * mask, z.dtype)
+    (grad,) = gradients(y, tensors, [torch.ones_like(y)]).values()
+    want = torch.autograd.grad(layout(tensors["z"]), tensors["z"], layout_like(mask, y))[0]
+    assert_close(grad, want, dtype) and same(z, before)
+    assert in_layout_of(y, z) or layout is PLANAR["interleaved"]
+
+
+def layout_like(mask, y):
+    """The gradient of sum(re) where ``y`` is complex, of the plain sum where it is planar."""
+    mask = mask.to(y.device)
+    return mask[:, 0].to(y.dtype) if y.is_complex() else mask.to(y.dtype)
+
+
+@both
+def test_differentiable_twice(drop):
+    z = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+
+    def seeded(z):
+        torch.manual_seed(3)
+        return drop(z, 0.4)
+
+    assert torch.autograd.gradcheck(seeded, (z,)) and torch.autograd.gradgradcheck(seeded, (z,))
+
+
+@both
+@pytest.mark.parametrize("shape", [(0, 2, 3, 4, 4), (2, 2, 3, 0, 4), (2, 2, 0), (4, 2, 3), (4, 2, 3, 5)], ids=str)
+def test_any_shape(backend, drop, shape):
+    assert drop(torch.randn(shape, device=backend.device)).shape == shape
+
+
+@both
+def test_func_grad_and_vmap(drop):
+    z = torch.randn(3, 2, 4, 5, 6)
+    torch.manual_seed(1)
+    mask = drop(torch.ones_like(z), 0.5)
+    torch.manual_seed(1)
+    grad = torch.func.grad(lambda z: drop(z, 0.5).sum())(z)
+    assert same(grad, mask)
+    mapped = torch.func.vmap(lambda z: drop(z, 0.5), randomness="different")(
+        z.unsqueeze(1).expand(-1, 2, -1, -1, -1, -1)
+    )
+    assert mapped.shape == (3, 2, *z.shape[1:]) and same(mapped[:, :, 0] == 0, mapped[:, :, 1] == 0)
+
+
+@both
+def test_compiled_equals_eager(drop):
+    torch._dynamo.reset()
+    z = torch.randn(3, 2, 4, 5, 6, requires_grad=True)
+    compiled = torch.compile(lambda z: drop(z, 0.5), fullgraph=True, backend="aot_eager")
+    torch.manual_seed(2)
+    want = drop(z, 0.5)
+    torch.manual_seed(2)
+    got = compiled(z)
+    assert same(got, want)
+    assert same(*(torch.autograd.grad(y.sum(), z)[0] for y in (got, want)))
+
+
+@both
+@pytest.mark.parametrize("p", [-0.1, 1.5, float("nan")])
+def test_p_is_a_probability(drop, p):
+    with pytest.raises(ValueError, match="`p` must lie in .0, 1., got"):
+        drop(torch.zeros(1, 2, 3), p)
