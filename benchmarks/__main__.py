@@ -38,8 +38,11 @@ def arguments(argv=None):
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--shapes", help="instead of the networks': 64x32x16x16,... (linear: N x in x out)")
     parser.add_argument("--quick", action="store_true", help="one tiny shape, few samples: does it run, not how fast")
-    parser.add_argument("--seconds", type=float, default=1.5, help="how long to sample a row (default 1.5)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.5, help="how long to sample a row (default 1.5; at least 11 samples a side)"
+    )
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; torch's choice without it")
+    parser.add_argument("--clock", choices=timing.CLOCKS, default="wall", help="process: CPU time, with --threads 1")
     parser.add_argument("--allocator", choices=("keep", "default"), default="keep", help="see rows.KEEP; glibc only")
     parser.add_argument("--tf32", action="store_true", help="allow TF32 in what is timed; the comparison runs without")
     parser.add_argument(
@@ -52,6 +55,8 @@ def arguments(argv=None):
         parser.error(f"unknown op {', '.join(unknown)}; there are {', '.join(OPS)}")
     if options.compare and not options.compare.is_file():
         parser.error(f"--compare: no file {options.compare}")
+    if options.clock == "process" and (options.threads != 1 or options.device != "cpu"):
+        parser.error("--clock process: CPU time is a call's time on one thread only; add --device cpu --threads 1")
     try:
         options.shapes = (
             [tuple(int(n) for n in s.split("x")) for s in options.shapes.split(",")] if options.shapes else []
@@ -87,11 +92,11 @@ def measure(case: timing.Case, which: str, facts: dict, options) -> rows.Row:
     best = None
     for _ in range(1 if options.quick else ATTEMPTS):
         load = timing.ForeignLoad()
-        samples = timing.interleaved(calls, case.device, 0.0 if options.quick else options.seconds)
+        samples = timing.interleaved(calls, case.device, 0.0 if options.quick else options.seconds, options.clock)
         share = load.share()
         if best is None or (share or 0.0) < (best[0] or 0.0):
             best = share, samples
-        if (share or 0.0) <= FOREIGN:
+        if options.clock == "process" or (share or 0.0) <= FOREIGN:
             break
     share, samples = best
     fused, naive = (timing.percentiles(samples[name]) for name in ("fused", "naive"))
@@ -109,7 +114,11 @@ def verdict(case: timing.Case, row: rows.Row) -> str:
     """Whether the bar of this row is met, and whether the machine was busy meanwhile."""
     bar = dict(case.bars).get(row.which)
     met = "" if bar is None else f"bar {bar:g}x: " + ("met" if row.ratio >= bar else "MISSED")
-    busy = f"busy: {row.foreign_load:.0%} foreign load" if (row.foreign_load or 0) > FOREIGN else ""
+    busy = (
+        f"busy: {row.foreign_load:.0%} foreign load"
+        if row.clock == "wall" and (row.foreign_load or 0) > FOREIGN
+        else ""
+    )
     memory = "" if row.fused_mb is None else f"peak {row.fused_mb:.0f} MB, naive {row.naive_mb:.0f}"
     return "; ".join(filter(None, (met, memory, busy)))
 
@@ -170,10 +179,10 @@ def main() -> int:
         torch.set_num_threads(options.threads)
     device = device_of(options.device)
     _allow_tf32(False)
-    facts = rows.facts(device)
+    facts = rows.facts(device, options.clock)
     print(
         f"{facts['device']}; torch {facts['torch']}, cvkernels {facts['cvkernels']} at {facts['commit']}, Python "
-        f"{facts['python']}; {facts['threads']} threads, allocator: {facts['allocator']}\n"
+        f"{facts['python']}; threads: {facts['threads']}, clock: {facts['clock']}, allocator: {facts['allocator']}\n"
         "ms a call, median (20th-80th percentile), fused and naive taking turns; ratio = naive / fused"
     )
     done, refused, bars = [], 0, []

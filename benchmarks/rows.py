@@ -36,6 +36,7 @@ class Row:
     fused_mb: float | None
     naive_mb: float | None
     threads: int
+    clock: str  # wall, or process: this process's CPU time
     allocator: str
     foreign_load: float | None  # share of the machine's CPU time that other processes took meanwhile
     torch: str
@@ -45,14 +46,15 @@ class Row:
 
     def key(self) -> tuple:
         """What must be equal for two rows to be compared."""
-        return self.op, self.shape, self.dtype, self.device, self.which, self.threads, self.allocator
+        return self.op, self.shape, self.dtype, self.device, self.which, self.threads, self.clock, self.allocator
 
 
-def facts(device: torch.device) -> dict:
+def facts(device: torch.device, clock: str = "wall") -> dict:
     """The part of a row that is the same for the whole run."""
     return {
         "device": device_name(device),
         "threads": torch.get_num_threads(),
+        "clock": clock,
         "allocator": allocator(),
         "torch": torch.__version__,
         "cvkernels": cvkernels.__version__,

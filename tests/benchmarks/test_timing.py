@@ -124,8 +124,8 @@ def row(**changes):
     values = dict(
         op="rotate", shape="4x8x6x6", dtype="float32", device="a, b", which="forward", backend="cpu",
         fused_p20=1.0, fused_p50=2.0, fused_p80=3.0, naive_p20=4.0, naive_p50=5.0, naive_p80=6.0, ratio=2.5,
-        fused_mb=None, naive_mb=1.5, threads=2, allocator="keep", foreign_load=0.01, torch="2.11", cvkernels="0.1.0",
-        python="3.12.0", commit="abc",
+        fused_mb=None, naive_mb=1.5, threads=2, clock="wall", allocator="keep", foreign_load=0.01,
+        torch="2.11", cvkernels="0.1.0", python="3.12.0", commit="abc",
     )  # fmt: skip
     return rows.Row(**{**values, **changes})
 
