@@ -36,7 +36,7 @@ def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) 
             f"multiple of {groups}, got `z` {list(z.shape)}"
         )
     rest = (stride, padding, dilation)
-    if backend.choose(OP, z) == "reference" and backend.forced():
+    if backend.forced() == "reference":
         y = reference(z, a, b, *rest, groups)
     elif b is not None and groups == 1:
         y = real.conv2d(_flat(z), block(a, b), None, *rest).unflatten(1, (2, -1))

@@ -1,0 +1,193 @@
+"""Which kernel runs: forced, chosen, absent, and for how long."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import cvkernels
+import cvkernels.functional as F
+from cvkernels import backend, use_backend
+from tests.conftest import GPU
+from tests.ops.suite import Recorder
+
+Z = torch.randn(2, 2, 3, 4)
+
+
+def absent_here() -> list[str]:
+    return [name for name in backend.BACKENDS if backend.absent(name)]
+
+
+def reached(call) -> set:
+    """The operators of ours that a call dispatches to."""
+    with Recorder() as seen:
+        call()
+    return {op.name().split(".")[0] for op, _, _ in seen.calls}
+
+
+def test_the_reference_is_everywhere_and_every_operation_declares_its_kernels():
+    assert backend.absent("reference") is None
+    assert {"rotate", "rotate_phase", "unrotate", "magnitude_relu", "batch_norm_relu"} < set(backend.OPS)
+    registered = {n.split("::")[1] for n in torch._C._dispatch_get_all_op_names() if n.startswith("cvkernels::")}
+    rooms = {re.sub("_(forward|backward)$", "", n) for n in registered}
+    assert rooms <= set(backend.OPS) and all(
+        f"{r}_{way}" in registered for r in rooms for way in ("forward", "backward")
+    )
+
+
+A_KERNEL_OF = {
+    "cpu": lambda z: F.magnitude_relu(z),
+    "triton": lambda z: F.batch_norm_relu(z),
+    "cuda": lambda z: F.magnitude_max_pool2d(z.unsqueeze(-1), 1),
+}
+
+
+def test_the_kernel_runs_where_it_is_forced_and_plain_torch_where_the_reference_is(kernel):
+    z, call = Z.to(kernel.device), A_KERNEL_OF[kernel.name]
+    ours = reached(lambda: call(z))
+    space = "cvkernels_triton::" if kernel.name == "triton" else "cvkernels::"
+    assert ours and all(name.startswith(space) for name in ours)
+    with use_backend("reference"):
+        assert reached(lambda: call(z)) == set()
+    assert reached(lambda: call(z)) == ours
+
+
+def test_nested_blocks_and_errors_put_the_choice_back():
+    before = backend.forced()
+    with use_backend("reference"):
+        with pytest.raises(ZeroDivisionError), use_backend("reference"):
+            assert backend.forced() == "reference"
+            raise ZeroDivisionError
+        assert backend.forced() == "reference"
+        with pytest.raises(RuntimeError), use_backend("fpga"):
+            pass
+        assert backend.forced() == "reference"
+    assert backend.forced() == before
+
+
+def test_an_unknown_backend_is_refused_with_the_names_there_are():
+    with pytest.raises(RuntimeError) as caught, use_backend("fpga"):
+        pass
+    assert str(caught.value) == "`backend` must be one of reference, cpu, triton, cuda, got 'fpga'"
+
+
+@pytest.mark.parametrize("name", absent_here() or [None])
+def test_an_absent_backend_is_refused_with_each_ones_reason(name):
+    if name is None:
+        pytest.skip("every backend is here")
+    with pytest.raises(RuntimeError) as caught, use_backend(name):
+        pass
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"backend {name!r} is not there on this machine:"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == list(backend.BACKENDS)
+    for line in lines[1:]:
+        other, said = line.strip().split(": ", 1)
+        assert said == (backend.absent(other) or "present")
+
+
+@pytest.mark.parametrize("reason", ["no library", "no device"])
+def test_reasons_of_what_is_missing(monkeypatch, reason):
+    monkeypatch.setattr(backend, "compiled", reason != "no library")
+    monkeypatch.setattr(backend, "_NO_LIBRARY", "installed without compiled kernels")
+    monkeypatch.setattr(backend, "build_facts", lambda: type("Facts", (), {"cuda": "13.0"}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    if reason == "no library":
+        assert backend.absent("cpu") == backend.absent("cuda") == "installed without compiled kernels"
+    else:
+        assert backend.absent("cpu") is None and backend.absent("cuda") == "no CUDA device"
+    assert backend.absent("triton") in (
+        "triton is not installed",
+        "no CUDA device (TRITON_INTERPRET=1 runs the kernels in Triton's interpreter)",
+    )
+
+
+def test_a_library_built_for_the_cpu_only_says_so(monkeypatch):
+    monkeypatch.setattr(backend, "compiled", True)
+    monkeypatch.setattr(backend, "build_facts", lambda: type("Facts", (), {"cuda": ""}))
+    assert backend.absent("cuda") == "the library was built for the CPU only; rebuild with CVKERNELS_CUDA=1"
+
+
+def test_forced_but_without_a_kernel_for_the_dtype(kernel):
+    if kernel.name == "triton":
+        pytest.skip("tested where Triton's kernels are")
+    z = torch.randn(2, 2, 3, 4, 4, dtype=torch.bfloat16, device=kernel.device)
+    with pytest.raises(RuntimeError) as caught:
+        F.magnitude_max_pool2d(z, 2)
+    assert "magnitude_max_pool2d has no" in str(caught.value) and "torch.bfloat16" in str(caught.value)
+    assert "use_backend" in str(caught.value), "the remedy"
+    with use_backend("reference"):
+        assert F.magnitude_max_pool2d(z, 2).dtype == torch.bfloat16
+
+
+def test_unforced_a_dtype_without_a_kernel_falls_to_the_reference():
+    assert reached(lambda: F.rotate_phase(Z.half(), torch.zeros(2))) == set()
+
+
+@pytest.mark.gpu
+def test_forced_but_on_another_device():
+    with use_backend("cpu"), pytest.raises(RuntimeError, match="the cpu backend takes cpu tensors, got one on cuda"):
+        F.magnitude_relu(Z.cuda())
+
+
+NEVER = {
+    "conv2d": lambda: F.conv2d(torch.randn(1, 2, 3, 5, 5), torch.randn(2, 4, 3, 3, 3)),
+    "linear": lambda: F.linear(torch.randn(1, 2, 3), torch.randn(2, 4, 3)),
+    "avg_pool2d": lambda: F.avg_pool2d(torch.randn(1, 2, 3, 4, 4), 2),
+    "dropout": lambda: F.dropout(torch.randn(1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_an_operation_that_never_has_a_backend_uses_torch(monkeypatch, kernel, name):
+    """The same torch code as where nothing is forced, not the slow complex definition."""
+    function = importlib.import_module(f"cvkernels.ops.{name}.function")
+
+    def refuse(*_):
+        raise AssertionError("the definition ran, though it was not asked for")
+
+    if hasattr(function, "reference"):
+        monkeypatch.setattr(function, "reference", refuse)
+        with use_backend("reference"), pytest.raises(AssertionError):
+            NEVER[name]()
+    assert reached(NEVER[name]) == set()
+
+
+@pytest.mark.parametrize("forward, backward", [("reference", "kernel"), ("kernel", "reference")])
+def test_the_choice_of_the_forward_holds_for_its_backward(kernel, forward, backward):
+    names = {"kernel": kernel.name, "reference": "reference"}
+    z = Z.to(kernel.device).requires_grad_()
+    with use_backend(names[forward]):
+        y = F.batch_norm_relu(z)
+    with use_backend(names[backward]):
+        ours = reached(lambda: torch.autograd.grad(y.sum(), z))
+    assert bool(ours) == (forward == "kernel" and bool(getattr(backend.OPS["batch_norm_relu"], kernel.name)))
+
+
+ASK = "import torch, cvkernels; from cvkernels import backend; print(backend.forced())"
+
+
+def run(line: str, **environment):
+    # a variable of the caller's must not decide
+    rest = {k: v for k, v in os.environ.items() if not k.startswith("CVKERNELS_")}
+    return subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, env=rest | environment)
+
+
+def test_the_environment_variable_forces_a_whole_run():
+    assert run(ASK).stdout.strip() == "None"
+    assert run(ASK, CVKERNELS_BACKEND="reference").stdout.strip() == "reference"
+
+
+@pytest.mark.skipif(GPU, reason="cuda may be here: its absence cannot be shown")
+def test_the_environment_variable_for_what_is_absent_fails_at_the_first_call():
+    call = "import torch, cvkernels.functional as F; F.magnitude_relu(torch.zeros(1, 2, 1))"
+    done = run(call, CVKERNELS_BACKEND="cuda")
+    assert done.returncode and "RuntimeError: backend 'cuda' is not there on this machine" in done.stderr
+
+
+def test_use_backend_is_public():
+    assert cvkernels.use_backend is use_backend
