@@ -173,6 +173,7 @@ def test_the_command_runs_and_names_its_allocator(tmp_path):
         (["relu"], "unknown op relu"),
         (["--shapes=4x"], "sizes joined by x"),
         (["--compare=none.csv"], "no file none.csv"),
+        (["--clock=process"], "on one thread only"),
     ],
 )
 def test_bad_arguments(arguments, said, capsys):
