@@ -43,7 +43,8 @@ class ComplexConv2d(ComplexWeight):
         device=None,
         dtype=None,
     ):
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
+        positive(groups, "groups")
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
             positive(value, name)
             if value % groups:
                 raise ValueError(f"`{name}` must be a multiple of groups={groups}, got {value}")
