@@ -107,7 +107,7 @@ class FastCifar10(Fast):
     train_images: int = 6000
     test_images: int = 1000
     epochs: int = 20
-    attack_epochs: int = 15
+    attack_epochs: int = 12
     angle_epochs: int = 20
 
 
