@@ -132,7 +132,10 @@ def environment():
 
 
 def commit():
-    """The checkout's commit, "+" after it where files differ from it; `CVKERNELS_COMMIT` where there is no git."""
+    """The checkout's commit, "+" after it where files differ from it; `CVKERNELS_COMMIT` is believed first, for a
+    copy without its git folder."""
+    if "CVKERNELS_COMMIT" in os.environ:
+        return os.environ["CVKERNELS_COMMIT"]
     here = Path(__file__).parent
 
     def git(*words):
@@ -145,4 +148,4 @@ def commit():
             "+" if git("status", "--porcelain", "--untracked-files=no") else ""
         )
     except (OSError, subprocess.SubprocessError):
-        return os.environ.get("CVKERNELS_COMMIT", "unknown")
+        return "unknown"

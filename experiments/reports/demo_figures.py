@@ -128,6 +128,7 @@ def angles(out, results):
         ylabel="samples",
         xlim=(0, torch.pi),
         yscale="log",
+        ylim=(0.7, None),
         title="All errors, bins of 3°",
     )
     whole.set_xticks([0, torch.pi / 4, torch.pi / 2, 3 * torch.pi / 4, torch.pi], ["0", "π/4", "π/2", "3π/4", "π"])

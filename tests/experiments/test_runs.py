@@ -92,6 +92,8 @@ runs.write_bytes({str(path)!r}, b"new" * 1000000)
 
 
 def test_commit_without_git(monkeypatch):
-    monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("CVKERNELS_COMMIT", "abc")
     assert runs.commit() == "abc"
+    monkeypatch.delenv("CVKERNELS_COMMIT")
+    monkeypatch.setenv("PATH", "")
+    assert runs.commit() == "unknown"
