@@ -117,6 +117,26 @@ def test_compiled_running_power_moves_and_counts():
         assert_close(module.running_power, power + (1 - power) * 0.9**3, torch.float32)
 
 
+def test_autocast_runs_a_network_and_its_gradients():
+    """Features leave the first layer in bfloat16 and meet float32 parameters in the next."""
+    layers = (
+        cnn.ComplexConv2d(6, 8, 3),
+        cnn.MagnitudeBatchNormReLU2d(8, affine=True),
+        cnn.ComplexConv2d(8, 4, 3, groups=2, weights="complex"),
+        cnn.MagnitudeReLU("channel_mean"),
+        cnn.ComplexConv2d(4, 4, 3, weights="real"),
+        cnn.ComplexFlatten(),
+        cnn.ComplexLinear(8, 3),
+    )
+    network, (_, z) = nn.Sequential(*layers), made("MagnitudeReLU")
+    wide = copy.deepcopy(network).double()(z.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        y = network(z)
+    assert_close(y, wide, torch.bfloat16, kind="network")
+    y.float().square().sum().backward()
+    assert all(p.dtype == p.grad.dtype == torch.float32 and p.grad.any() for p in network.parameters())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ComplexConv2d", "MagnitudeBatchNormReLU2d"])
 def test_inductor(name):
