@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ def main() -> None:
     print(
         "\nkernels by dtype, and the backend that runs float32 here; an operation without kernels runs on torch's own"
     )
-    rows = [("operation", *backend.BACKENDS[1:], "on cpu", "on cuda")]
+    rows: list[tuple[str, ...]] = [("operation", *backend.BACKENDS[1:], "on cpu", "on cuda")]
     for op in backend.OPS.values():
         dtypes = (" ".join(map(short, getattr(op, name))) or "-" for name in backend.BACKENDS[1:])
         rows.append((op.name, *dtypes, default(op, "cpu"), default(op, "cuda")))
@@ -53,8 +54,11 @@ def default(op, device: str) -> str:
         return "no device"
     if not any(getattr(op, name) for name in backend.BACKENDS[1:]) and not backend.forced():
         return "torch"
+    like: Any = SimpleNamespace(
+        device=torch.device(device), dtype=torch.float32
+    )  # no tensor without a device to hold it
     try:
-        return backend.choose(op, SimpleNamespace(device=torch.device(device), dtype=torch.float32))
+        return backend.choose(op, like)
     except RuntimeError:
         return "refused"  # CVKERNELS_BACKEND asks for what is not there; the first table says why
 

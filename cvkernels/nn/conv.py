@@ -69,22 +69,21 @@ class ComplexConv2d(ComplexWeight):
 
     def _edges(self) -> list[int]:
         """Left, right, top, bottom, as pad takes them; 'same' puts the odd one right and below, as torch does."""
-        edges = []
+        edges: list[int] = []
         for axis in (1, 0):
-            if self.padding == "same":
-                total = self.dilation[axis] * (self.kernel_size[axis] - 1)
+            if isinstance(self.padding, str):
+                total = self.dilation[axis] * (self.kernel_size[axis] - 1) if self.padding == "same" else 0
                 edges += [total // 2, total - total // 2]
             else:
-                edges += [0, 0] if self.padding == "valid" else [self.padding[axis]] * 2
+                edges += [self.padding[axis]] * 2
         return edges
 
     def forward(self, z: Tensor) -> Tensor:
         """Planar ``[N, 2, C, H, W]`` or complex ``[N, C, H, W]`` to the same form."""
-        padding = self.padding
         if self.padding_mode == "replicate" and any(self._edges()):
             check.feature(z, spatial=2)
-            z, padding = replicated(z, self._edges()), 0
-        return F.conv2d(z, self.kernel(), self.stride, padding, self.dilation, self.groups)
+            return F.conv2d(replicated(z, self._edges()), self.kernel(), self.stride, 0, self.dilation, self.groups)
+        return F.conv2d(z, self.kernel(), self.stride, self.padding, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

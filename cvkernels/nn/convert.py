@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -135,7 +136,7 @@ class _Converter:
         self.weights, self.c = weights, c
         self.imaginary: dict = {}
 
-    def kernel(self, new: nn.Module, old: nn.Module) -> nn.Module:
+    def kernel(self, new, old) -> nn.Module:
         if self.weights == "real":
             new.weight = old.weight
         else:
@@ -145,7 +146,7 @@ class _Converter:
             new.weight_re, new.weight_im = old.weight, zero
         return new
 
-    def conv(self, old: nn.Conv2d) -> nn.Module:
+    def conv(self, old) -> nn.Module:
         new = ComplexConv2d(
             old.in_channels,
             old.out_channels,
@@ -160,10 +161,10 @@ class _Converter:
         )
         return self.kernel(new, old)
 
-    def linear(self, old: nn.Linear) -> nn.Module:
+    def linear(self, old) -> nn.Module:
         return self.kernel(ComplexLinear(old.in_features, old.out_features, weights=self.weights, device="meta"), old)
 
-    def norm(self, old: nn.Module) -> nn.Module:
+    def norm(self, old) -> nn.Module:
         make = MagnitudeBatchNorm1d if type(old) is nn.BatchNorm1d else MagnitudeBatchNorm2d
         new = make(old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats)
         new.weight = old.weight
@@ -173,14 +174,14 @@ class _Converter:
             new.num_batches_tracked = old.num_batches_tracked
         return new
 
-    def relu(self, old: nn.Module) -> nn.Module:
+    def relu(self, old) -> nn.Module:
         return MagnitudeReLU(self.c)
 
-    def max_pool(self, old: nn.MaxPool2d) -> nn.Module:
+    def max_pool(self, old) -> nn.Module:
         settings = (old.kernel_size, old.stride, old.padding, old.dilation, old.return_indices, old.ceil_mode)
         return MagnitudeMaxPool2d(*settings)
 
-    def avg_pool(self, old: nn.AvgPool2d) -> nn.Module:
+    def avg_pool(self, old) -> nn.Module:
         settings = (
             old.kernel_size,
             old.stride,
@@ -191,18 +192,18 @@ class _Converter:
         )
         return ComplexAvgPool2d(*settings)
 
-    def adaptive_avg_pool(self, old: nn.AdaptiveAvgPool2d) -> nn.Module:
+    def adaptive_avg_pool(self, old) -> nn.Module:
         return ComplexAdaptiveAvgPool2d(old.output_size)
 
-    def dropout(self, old: nn.Module) -> nn.Module:
+    def dropout(self, old) -> nn.Module:
         return (ComplexDropout2d if type(old) is nn.Dropout2d else ComplexDropout)(old.p)
 
-    def flatten(self, old: nn.Flatten) -> nn.Module:
+    def flatten(self, old) -> nn.Module:
         return ComplexFlatten(old.start_dim, old.end_dim)
 
 
 # exact types: what a subclass's forward does is not known
-_MAKERS = {
+_MAKERS: dict[type, Callable] = {
     nn.Conv2d: _Converter.conv,
     nn.Linear: _Converter.linear,
     nn.BatchNorm1d: _Converter.norm,

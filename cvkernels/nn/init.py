@@ -111,7 +111,7 @@ def _where(like: Tensor, generator) -> dict:
     return {"device": like.device, "dtype": torch.promote_types(like.dtype, torch.float32), "generator": generator}
 
 
-def _kaiming(weight: Kernel, a: float, mode: str, nonlinearity: str) -> float:
+def _kaiming(weight: Kernel, a: float, mode: str, nonlinearity) -> float:
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f"`mode` must be 'fan_in' or 'fan_out', got {mode!r}")
     return nn.init.calculate_gain(nonlinearity, a) ** 2 / fans(weight)[mode == "fan_out"]

@@ -8,6 +8,8 @@ from .. import functional as F
 
 GOLDEN = 2.399963  # radians: no two samples share an angle, nor differ by a quarter turn
 
+Pairs = list[tuple[Tensor, Tensor]]  # of the plain run and of the turned one
+
 
 class Trial:
     """What running the law showed.
@@ -26,14 +28,13 @@ class Trial:
     def moduli_only(self) -> set[str]:
         return self.called - self.saw_features
 
-    def judge(self, mode: str, name: str, came: list, gave: list) -> bool:
+    def judge(self, mode: str, name: str, came: Pairs, gave: Pairs) -> bool:
         """Look at one call, given (plain, moved) pairs of what came and what it gave; True where it broke the law."""
-        came = [kind(*pair, self.theta) for pair in came]
-        found = [kind(*pair, self.theta) for pair in gave]
+        seen, found = ([kind(*pair, self.theta) for pair in pairs] for pairs in (came, gave))
         self.called.add(name)
-        if any(k != "unchanged" for k in came):
+        if any(k != "unchanged" for k in seen):
             self.saw_features.add(name)
-        if "other" in came:
+        if "other" in seen:
             return False  # the fault lies before it
         if "other" in found:
             error = max(apart(*pair, self.theta) for pair in gave)

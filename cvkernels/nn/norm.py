@@ -10,6 +10,10 @@ from .weight import positive, real_dtype
 
 
 class _MagnitudeBatchNorm(nn.Module):
+    weight: Tensor | None
+    running_power: Tensor | None
+    num_batches_tracked: Tensor | None
+
     def __init__(
         self,
         num_features: int,
@@ -39,7 +43,7 @@ class _MagnitudeBatchNorm(nn.Module):
 
     def reset_running_stats(self) -> None:
         """Running power 1 and no batches seen, as at construction."""
-        if self.track_running_stats:
+        if self.running_power is not None and self.num_batches_tracked is not None:
             self.running_power.fill_(1)
             self.num_batches_tracked.zero_()
 
@@ -53,7 +57,7 @@ class _MagnitudeBatchNorm(nn.Module):
         before = self.running_power
         super()._apply(fn, recurse)
         after = self.running_power
-        if after is not None and torch.finfo(after.dtype).bits < 32:
+        if before is not None and after is not None and torch.finfo(after.dtype).bits < 32:
             self.running_power = before.to(after.device, torch.float32)  # from before: .half() has clipped the other
         return self
 
@@ -62,11 +66,12 @@ class _MagnitudeBatchNorm(nn.Module):
         channels = z.shape[1 if z.is_complex() else 2]
         if channels != self.num_features:
             raise ValueError(f"`z` must have num_features={self.num_features} channels, got {check.shown(z)}")
-        momentum = self.momentum
-        if self.training and self.track_running_stats:
-            self.num_batches_tracked.add_(1)
+        count = self.num_batches_tracked
+        if self.training and count is not None:
+            count.add_(1)
+        momentum: float | Tensor | None = self.momentum
         if momentum is None:  # the count itself, on its device: nothing is read back to the host
-            momentum = self.num_batches_tracked if self.track_running_stats else 0.0
+            momentum = 0.0 if count is None else count
         return {
             "running_power": self.running_power,
             "weight": self.weight,

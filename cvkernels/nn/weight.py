@@ -12,6 +12,10 @@ WEIGHTS = ("complex", "real")
 class ComplexWeight(nn.Module):
     """Base of the layers with a kernel: ``weight_re`` and ``weight_im``, or one ``weight`` for both parts."""
 
+    weight: Tensor
+    weight_re: Tensor
+    weight_im: Tensor
+
     def __init__(self, shape: tuple[int, ...], bias: bool, weights: str, device, dtype):
         super().__init__()
         refuse_bias(bias)
