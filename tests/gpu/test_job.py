@@ -1,0 +1,150 @@
+"""The job itself, without a GPU: its plan, its parsing, its files. What it runs is not run here."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cvkernels import backend
+from tests.gpu import __main__ as job
+from tests.gpu import plan, results, small_shapes
+
+
+def names(out="x"):
+    return [step.name for step in plan.steps(plan.Path(out), job.benchmarked())]
+
+
+def test_the_dry_run_prints_every_step_and_runs_none(tmp_path):
+    command = [sys.executable, "-m", "tests.gpu", "--dry-run", "--out", str(tmp_path / "results")]
+    done = subprocess.run(command, cwd=plan.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = [line.split()[0] for line in done.stdout.splitlines() if line.split()[0] in names()]
+    assert printed == names() and not (tmp_path / "results").exists()
+
+
+def test_the_plan_builds_first_and_holds_the_whole_suite():
+    found = names()
+    assert found[0] == "build" and len(set(found)) == len(found)
+    assert {"large", "memcheck", "racecheck", "gate", "benchmarks-magnitude_relu", "tests-ops-rotate"} <= set(found)
+    paths = [path for group in plan.test_groups().values() for path in group]
+    suite = {str(p.relative_to(plan.ROOT)) for p in (plan.ROOT / "tests").rglob("test_*.py")}
+    reached = {p for p in suite if any(p.startswith(path) for path in paths)}
+    elsewhere = {*plan.ELSEWHERE, "tests/ops/test_large.py"}
+    assert {p for p in suite - reached if not p.startswith("tests/interpreted/")} <= elsewhere
+
+
+def test_steps_by_name_and_family():
+    everything = plan.steps(plan.Path("x"), ("rotate", "unrotate"))
+    picked = [s.name for s in plan.chosen(everything, ["benchmarks", "build", "sanitizer"])]
+    assert picked == ["build", "memcheck", "racecheck", "benchmarks-rotate", "benchmarks-unrotate"]
+    with pytest.raises(ValueError, match="no step nonsense; there are build"):
+        plan.chosen(everything, ["nonsense"])
+
+
+def test_what_lacks_a_wheel_is_left_out_and_says_which(monkeypatch):
+    gone = {"sklearn", "pytest_benchmark"}
+    find = plan.importlib.util.find_spec
+    monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None if name in gone else find(name))
+    left_out = {s.name: s.left_out for s in plan.steps(plan.Path("x")) if s.name.startswith("tests") and s.left_out}
+    assert left_out == {"tests-experiments": "no scikit-learn", "tests-bars": "no pytest-benchmark"}
+
+
+def test_a_missing_requirement_names_its_wheel(monkeypatch, capsys):
+    find = plan.importlib.util.find_spec
+    monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None if name == "triton" else find(name))
+    assert job.main(["--steps", "build"]) == 2
+    assert "bring these wheels and install them first: triton" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "output", "status", "said"),
+    [
+        ("tests-nn", 0, "..\n12 passed, 3 skipped in 4.56s", "passed", "12 passed, 3 skipped"),
+        ("tests-nn", 1, "FAILED a\n1 failed, 2 passed in 61.02s (0:01:01)", "failed", "1 failed, 2 passed"),
+        ("tests-nn", 1, "1 error in 0.42s", "failed", "1 error"),
+        ("large", 5, "no tests ran in 0.1s", "left out", "no tests selected"),
+        ("build", None, "compiling", "timed out", "over its time limit"),
+        ("gate", 1, "FAILED\ngate: 200 passed, 1 failed in 80 s", "failed", "gate: 200 passed, 1 failed in 80 s"),
+        ("build", 0, "", "passed", "no output"),
+        ("memcheck", 0, "small shapes: passed\n== ERROR SUMMARY: 0 errors", "passed", "0 errors"),
+        ("memcheck", 9, "Invalid __global__ read\nERROR SUMMARY: 3 errors", "failed", "3 errors"),
+        (
+            "racecheck", 0, "small shapes: passed\n== RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)",
+            "passed", "0 hazards displayed (0 errors, 0 warnings)",
+        ),
+        (
+            "memcheck", 1, "========= Error: Unable to attach to the device\n== ERROR SUMMARY: 1 error",
+            "left out", "could not attach: ========= Error: Unable to attach to the device",
+        ),
+        ("memcheck", 127, "Traceback", "failed", "no summary from compute-sanitizer"),
+    ],
+)  # fmt: skip
+def test_verdicts(step, code, output, status, said):
+    assert results.verdict(step, code, output) == (status, said)
+
+
+def test_files_carry_the_gpu_and_the_commit_and_stay_few_and_small(tmp_path):
+    book = results.Results(tmp_path, "NVIDIA GeForce RTX 2060 SUPER", "abc1234+", {})
+    for step in plan.steps(tmp_path, job.benchmarked()):
+        book.record(step, "passed", "ok", 1.0, "x" * 300_000 + f"\nend of {step.name}")
+    scratch = tmp_path / plan.SCRATCH
+    scratch.write_text("op,shape,dtype,which,device,ratio\nrotate,1x1,float32,forward,g,2\n")
+    assert book.take_rows(scratch) == 1
+    files = list(tmp_path.iterdir())
+    assert len(files) <= 8 and all(f.name.startswith("nvidia-geforce-rtx-2060-super-abc1234-") for f in files)
+    assert max(f.stat().st_size for f in files) < 1.1 * results.SMALL
+    assert "end of tests-nn" in book.path("tests.log").read_text()
+
+
+def test_a_repeated_step_replaces_its_section_and_its_rows(tmp_path):
+    book, step = results.Results(tmp_path, "g", "c", {}), plan.Step("large", (), "tests.log")
+    other = plan.Step("tests-nn", (), "tests.log")
+    for s, text in ((step, "first"), (other, "between"), (step, "second")):
+        book.record(s, "passed", "ok", 1.0, text)
+    log = book.path("tests.log").read_text()
+    assert "second" in log and "between" in log and "first" not in log
+    scratch = tmp_path / plan.SCRATCH
+    for ratio in (2, 3):
+        scratch.write_text(f"op,shape,dtype,which,device,ratio\nrotate,1x1,float32,forward,g,{ratio}\n")
+        assert book.take_rows(scratch) == 1
+    assert "forward,g,3" in book.path("benchmarks.csv").read_text()
+
+
+def test_it_resumes_where_it_stopped(tmp_path):
+    step = plan.Step("large", (), "tests.log")
+    results.Results(tmp_path, "g", "c", {}).record(step, "passed", "ok", 1.0, "")
+    assert results.Results(tmp_path, "g", "c", {}).done("large")
+    assert not results.Results(tmp_path, "g", "other", {}).done("large")
+    assert not results.Results(tmp_path, "g", "c", {}).done("build")
+
+
+def test_a_command_over_its_limit_is_stopped_with_what_it_started():
+    child = "import time; time.sleep(60)"
+    sleeper = f"import subprocess, sys; print('began', flush=True); subprocess.run([sys.executable, '-c', {child!r}])"
+    code, output = job.run(plan.Step("x", (sys.executable, "-c", sleeper), "x.log"), limit=2)
+    assert code is None and output == "began\n"
+
+
+def test_without_a_gpu_it_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(job, "facts", lambda: dict.fromkeys(("torch", "cuda", "triton", "gpu")))
+    assert job.main(["--steps", "build"]) == 2
+    assert "sees no GPU here" in capsys.readouterr().out
+
+
+def test_a_whole_run(tmp_path, monkeypatch, capsys):
+    """The loop with commands of no weight: a failing build stops it, a failing step makes the exit code 1."""
+    monkeypatch.setattr(job, "facts", lambda: {"gpu": "G", "torch": "t", "triton": "3"})
+    commands = {"build": "print('built')", "tests-a": "print('1 failed in 0.1s'); raise SystemExit(1)"}
+    steps = [plan.Step(n, (sys.executable, "-c", c), f"{n}.log") for n, c in commands.items()]
+    monkeypatch.setattr(plan, "steps", lambda out, ops: steps)
+    assert job.main(["--out", str(tmp_path)]) == 1
+    assert "gpu: 1 passed, 1 failed, 0 left out" in capsys.readouterr().out
+    summary = json.loads(next(tmp_path.glob("g-*-summary.json")).read_text())
+    assert [s["status"] for s in summary["steps"].values()] == ["passed", "failed"]
+    assert job.main(["--out", str(tmp_path)]) == 1
+    assert "build                        passed before at this commit" in capsys.readouterr().out
+
+
+def test_every_gpu_kernel_has_a_small_shape():
+    assert {name for name, op in backend.OPS.items() if op.cuda or op.triton} <= set(small_shapes.CALLS)
