@@ -24,69 +24,80 @@ void with_flag(bool flag, F f) {
 }
 
 template <class T, class W, class Residual>
-CVK_CLONES void forward_row(W, Residual, const T* re, const T* im, const T* res_re, const T* res_im, T* out_re, T* out_im,
-                            int64_t count, const T* scale, T c) {
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) {
-    const T s = scale[i * W::channel];
-    T r = re[i * W::step] * s, m = im[i * W::step] * s;
-    if constexpr (Residual::value) r += res_re[i * W::step], m += res_im[i * W::step];
-    const T factor = relu_factor(r, m, c);
-    out_re[i * W::step] = r * factor;
-    out_im[i * W::step] = m * factor;
+CVK_CLONES void forward_lines(W, Residual, const T* re, const T* im, const T* res_re, const T* res_im, T* out_re, T* out_im,
+                              Lines lines, const T* scale, T c) {
+  for (int64_t line = 0; line < lines.count; ++line, scale += lines.advance) {
+    const int64_t at = line * lines.stride;
+    CVK_SIMD
+    for (int64_t i = 0; i < lines.length; ++i) {
+      const int64_t k = at + i * W::step;
+      const T s = scale[i * W::channel];
+      T r = re[k] * s, m = im[k] * s;
+      if constexpr (Residual::value) r += res_re[k], m += res_im[k];
+      const T factor = relu_factor(r, m, c);
+      out_re[k] = r * factor;
+      out_im[k] = m * factor;
+    }
   }
 }
 
 // From y, g and the residual: writes dL/dv to gate and adds Re(conj(x) dL/dv) of the normalised x. Where z was kept (there
 // is a weight) x = rstd z, else x = v - residual with v from y.
 template <class T, class W, class Residual, class Kept>
-CVK_CLONES void gate_row(W, Residual, Kept, const T* y_re, const T* y_im, const T* g_re, const T* g_im, const T* res_re,
-                         const T* res_im, const T* z_re, const T* z_im, T* gate_re, T* gate_im, int64_t count, const T* rstd,
-                         T c, T* sums) {
-  T sum = 0;
+CVK_CLONES void gate_lines(W, Residual, Kept, const T* y_re, const T* y_im, const T* g_re, const T* g_im, const T* res_re,
+                           const T* res_im, const T* z_re, const T* z_im, T* gate_re, T* gate_im, Lines lines, const T* rstd,
+                           T c, sum_t<T, W>* sums) {
+  for (int64_t line = 0; line < lines.count; ++line, rstd += lines.advance, sums += lines.advance) {
+    const int64_t at = line * lines.stride;
+    T sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t k = i * W::step;
-    const T yr = y_re[k], ym = y_im[k];
-    const auto gate = gate_from_output(yr, ym, g_re[k], g_im[k], c);
-    T xr, xm;
-    if constexpr (Kept::value) {
-      xr = z_re[k] * rstd[i * W::channel], xm = z_im[k] * rstd[i * W::channel];
-    } else {
-      xr = gate.root * yr, xm = gate.root * ym;
-      if constexpr (Residual::value) xr -= res_re[k], xm -= res_im[k];
+    for (int64_t i = 0; i < lines.length; ++i) {
+      const int64_t k = at + i * W::step;
+      const T yr = y_re[k], ym = y_im[k];
+      const auto gate = gate_from_output(yr, ym, g_re[k], g_im[k], c);
+      T xr, xm;
+      if constexpr (Kept::value) {
+        xr = z_re[k] * rstd[i * W::channel], xm = z_im[k] * rstd[i * W::channel];
+      } else {
+        xr = gate.root * yr, xm = gate.root * ym;
+        if constexpr (Residual::value) xr -= res_re[k], xm -= res_im[k];
+      }
+      gate_re[k] = gate.grad.re;
+      gate_im[k] = gate.grad.im;
+      const T dot = xr * gate.grad.re + xm * gate.grad.im;
+      if constexpr (W::channel) {
+        sums[i] += dot;
+      } else {
+        sum += dot;
+      }
     }
-    gate_re[k] = gate.grad.re;
-    gate_im[k] = gate.grad.im;
-    const T dot = xr * gate.grad.re + xm * gate.grad.im;
-    if constexpr (W::channel) {
-      sums[i] += dot;
-    } else {
-      sum += dot;
-    }
+    if constexpr (!W::channel) *sums += sum;
   }
-  if constexpr (!W::channel) *sums += sum;
 }
 
 // alpha gate + beta x; out may be gate
 template <class T, class W, class Residual, class Kept>
-CVK_CLONES void combine_row(W, Residual, Kept, const T* y_re, const T* y_im, const T* res_re, const T* res_im, const T* z_re,
-                            const T* z_im, const T* gate_re, const T* gate_im, T* out_re, T* out_im, int64_t count,
-                            const T* rstd, T c, const T* alpha, const T* beta) {
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t k = i * W::step;
-    T xr, xm;
-    if constexpr (Kept::value) {
-      xr = z_re[k] * rstd[i * W::channel], xm = z_im[k] * rstd[i * W::channel];
-    } else {
-      const T root = root_from_output(y_re[k], y_im[k], c);
-      xr = root * y_re[k], xm = root * y_im[k];
-      if constexpr (Residual::value) xr -= res_re[k], xm -= res_im[k];
+CVK_CLONES void combine_lines(W, Residual, Kept, const T* y_re, const T* y_im, const T* res_re, const T* res_im,
+                              const T* z_re, const T* z_im, const T* gate_re, const T* gate_im, T* out_re, T* out_im,
+                              Lines lines, const T* rstd, T c, const T* alpha, const T* beta) {
+  for (int64_t line = 0; line < lines.count; ++line) {
+    const int64_t at = line * lines.stride;
+    CVK_SIMD
+    for (int64_t i = 0; i < lines.length; ++i) {
+      const int64_t k = at + i * W::step;
+      T xr, xm;
+      if constexpr (Kept::value) {
+        xr = z_re[k] * rstd[i * W::channel], xm = z_im[k] * rstd[i * W::channel];
+      } else {
+        const T root = root_from_output(y_re[k], y_im[k], c);
+        xr = root * y_re[k], xm = root * y_im[k];
+        if constexpr (Residual::value) xr -= res_re[k], xm -= res_im[k];
+      }
+      const T a = alpha[i * W::channel], b = beta[i * W::channel];
+      out_re[k] = a * gate_re[k] + b * xr;
+      out_im[k] = a * gate_im[k] + b * xm;
     }
-    const T a = alpha[i * W::channel], b = beta[i * W::channel];
-    out_re[k] = a * gate_re[k] + b * xr;
-    out_im[k] = a * gate_im[k] + b * xm;
+    rstd += lines.advance, alpha += lines.advance, beta += lines.advance;
   }
 }
 
@@ -104,10 +115,10 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::optional<Tensor> running_power
     T* to = data<T>(out);
     with_flag(res != nullptr, [&](auto has_residual) {
       normalise<T>(v, in, running, data_or_null<T>(weight), eps, data<T>(rstd),
-                   [&](auto walk, int64_t at, int64_t count, const T* scale) {
-                     const int64_t im = at + v.part;
-                     forward_row(walk, has_residual, in + at, in + im, res + at, res + im, to + at, to + im, count, scale,
-                                 static_cast<T>(c));
+                   [&](auto walk, Lines lines, const T* scale) {
+                     const int64_t re = lines.first, im = re + v.part;
+                     forward_lines(walk, has_residual, in + re, in + im, res + re, res + im, to + re, to + im, lines, scale,
+                                   static_cast<T>(c));
                    });
     });
   });
@@ -135,15 +146,15 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, std::option
       with_flag(in != nullptr, [&](auto kept) {
         normalise_backward<T>(
             v, data<T>(rstd), data_or_null<T>(weight), training, weight ? data<T>(grad_weight) : nullptr,
-            [&](auto walk, int64_t at, int64_t count, const T* r, T* sums) {
-              const int64_t im = at + v.part;
-              gate_row(walk, has_residual, kept, y + at, y + im, g + at, g + im, res + at, res + im, in + at, in + im,
-                       gate + at, gate + im, count, r, limit, sums);
+            [&](auto walk, Lines lines, const T* r, auto* sums) {
+              const int64_t re = lines.first, im = re + v.part;
+              gate_lines(walk, has_residual, kept, y + re, y + im, g + re, g + im, res + re, res + im, in + re, in + im,
+                         gate + re, gate + im, lines, r, limit, sums);
             },
-            [&](auto walk, int64_t at, int64_t count, const T* r, const T* alpha, const T* beta) {
-              const int64_t im = at + v.part;
-              combine_row(walk, has_residual, kept, y + at, y + im, res + at, res + im, in + at, in + im, gate + at,
-                          gate + im, to + at, to + im, count, r, limit, alpha, beta);
+            [&](auto walk, Lines lines, const T* r, const T* alpha, const T* beta) {
+              const int64_t re = lines.first, im = re + v.part;
+              combine_lines(walk, has_residual, kept, y + re, y + im, res + re, res + im, in + re, in + im, gate + re,
+                            gate + im, to + re, to + im, lines, r, limit, alpha, beta);
             });
       });
     });

@@ -8,12 +8,13 @@
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 #include "simd.h"
 
 namespace cvk {
 
-// How a row's loop runs: STEP between elements, CHANNEL 1 where element i is channel i (per-channel numbers are vectors).
+// How a line's loop runs: STEP between elements, CHANNEL 1 where element i is channel i (per-channel numbers are vectors).
 template <int64_t STEP, int64_t CHANNEL>
 struct Walk {
   static constexpr int64_t step = STEP, channel = CHANNEL;
@@ -30,74 +31,85 @@ void with_walk(const Planar& v, F f) {
   }
 }
 
+// Sums of lines are kept in double, sums of rows of channels in the feature's own type: there are as many as channels.
 template <class T, class W>
-CVK_CLONES void power_row(W, const T* re, const T* im, int64_t count, T* sums) {
-  if constexpr (W::channel) {
-    CVK_SIMD
-    for (int64_t i = 0; i < count; ++i) sums[i] += re[i] * re[i] + im[i] * im[i];
-  } else {
-    T sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < count; ++i) {
-      const T r = re[i * W::step], m = im[i * W::step];
-      sum += r * r + m * m;
+using sum_t = std::conditional_t<W::channel == 1, T, double>;
+
+// What a kernel does in one call: `count` lines of `length` elements, `stride` apart. The per-channel numbers of a line
+// stand `advance` after those of the line before: 1 for neighbouring planes, 0 for one channel's planes or rows of channels.
+struct Lines {
+  int64_t first, count, stride, length, advance;
+};
+
+// Adds re^2 + im^2 of each line (of each channel) to sums.
+template <class T, class W>
+CVK_CLONES void power_lines(W, const T* re, const T* im, Lines lines, sum_t<T, W>* sums) {
+  for (int64_t line = 0; line < lines.count; ++line, re += lines.stride, im += lines.stride, sums += lines.advance) {
+    if constexpr (W::channel) {
+      CVK_SIMD
+      for (int64_t i = 0; i < lines.length; ++i) sums[i] += re[i] * re[i] + im[i] * im[i];
+    } else {
+      // four sums that do not wait for each other: one alone is bound by the latency of its additions
+      const int64_t half = lines.length / 2, other = half * W::step;
+      T a = 0, b = 0, c = 0, d = 0;
+#pragma omp simd reduction(+ : a, b, c, d)
+      for (int64_t i = 0; i < half; ++i) {
+        const int64_t k = i * W::step;
+        a += re[k] * re[k];
+        b += im[k] * im[k];
+        c += re[k + other] * re[k + other];
+        d += im[k + other] * im[k + other];
+      }
+      if (lines.length % 2) {
+        const int64_t k = (lines.length - 1) * W::step;
+        a += re[k] * re[k];
+        b += im[k] * im[k];
+      }
+      *sums += static_cast<double>(a + b) + static_cast<double>(c + d);
     }
-    *sums += sum;
   }
 }
 
-constexpr int64_t ROW = 1024;      // elements summed in the feature's own precision before a double takes over
-constexpr int64_t ROW_BLOCK = 64;  // rows of a channels-last task
-
-// Channel by channel: f(channel, segment) with segment(g) calling g(offset of the real part, count) for each stretch.
-template <class F>
-void for_channels(const Planar& v, const F& f) {
-  const int64_t per_channel = std::max<int64_t>(1, v.n * v.s);
-  const int64_t step = v.position;
-  torch::stable::parallel_for(0, v.c, std::max<int64_t>(1, GRAIN / per_channel), [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      f(c, [&](const auto& g) {
-        for (int64_t n = 0; n < v.n; ++n) {
-          for (int64_t k = 0; k < v.s; k += ROW) {
-            g(n * v.sample + c * v.channel + k * step, std::min(ROW, v.s - k));
-          }
-        }
-      });
-    }
-  });
-}
-
 constexpr int64_t LONG_PLANE = 8192;  // bytes of one part of a plane from which a walk by channel pays
+constexpr int64_t ROW_BLOCK = 64;     // rows of a channels-last task
 
 template <class T>
 bool by_channel(const Planar& v) {
   return v.s * static_cast<int64_t>(sizeof(T)) >= LONG_PLANE;
 }
 
-// Plane by plane in memory order: f(plane, channel, segments) as above.
+// Channel by channel: f(channel, lines), the lines its planes in all samples.
+template <class F>
+void for_channels(const Planar& v, const F& f) {
+  torch::stable::parallel_for(0, v.c, std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, v.n * v.s)),
+                              [&](int64_t begin, int64_t end) {
+                                for (int64_t c = begin; c < end; ++c) f(c, Lines{c * v.channel, v.n, v.sample, v.s, 0});
+                              });
+}
+
+// In memory order: f(first plane, its channel, lines), the lines neighbouring planes of one sample.
 template <class F>
 void for_planes(const Planar& v, const F& f) {
   const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, v.s));
   torch::stable::parallel_for(0, v.n * v.c, grain, [&](int64_t begin, int64_t end) {
-    int64_t n = begin / v.c, c = begin % v.c;
-    for (int64_t p = begin; p < end; ++p) {
-      f(p, c, [&](const auto& g) {
-        for (int64_t k = 0; k < v.s; k += ROW) {
-          g(n * v.sample + c * v.channel + k * v.position, std::min(ROW, v.s - k));
-        }
-      });
-      if (++c == v.c) c = 0, ++n;
+    for (int64_t p = begin; p < end;) {
+      const int64_t n = p / v.c, c = p % v.c, count = std::min(end - p, v.c - c);
+      f(p, c, Lines{n * v.sample + c * v.channel, count, v.channel, v.s, 1});
+      p += count;
     }
   });
 }
 
-// Channels-last: f(block, first row, end row); a row is one position of one sample, its real part at row * 2C.
+// Channels-last: f(block, lines), the lines the rows of channels of some positions.
 template <class F>
 void for_row_blocks(const Planar& v, const F& f) {
   const int64_t rows = v.n * v.s, blocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK;
   const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, ROW_BLOCK * v.c));
   torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) f(b, b * ROW_BLOCK, std::min(rows, (b + 1) * ROW_BLOCK));
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t first = b * ROW_BLOCK;
+      f(b, Lines{first * 2 * v.c, std::min(ROW_BLOCK, rows - first), 2 * v.c, v.c, 0});
+    }
   });
 }
 
@@ -158,116 +170,93 @@ inline void check_norm(const Tensor& z, const Planar& v, const Running& running,
   }
 }
 
-// Normalise with apply(walk, offset, count, scale pointer): statistics (where the batch's are wanted), running update, and
-// the pass that writes. rstd [C] is filled; scale is rstd times the weight.
+// The sums per channel of reduce(walk, lines, sums, per-channel offset), over the whole feature.
+template <class T, class W, class Reduce>
+std::vector<double> channel_sums(W walk, const Planar& v, const Reduce& reduce) {
+  if constexpr (W::channel) {
+    std::vector<T> partial(static_cast<size_t>(row_blocks(v) * v.c), T(0));
+    for_row_blocks(v, [&](int64_t b, Lines lines) { reduce(walk, lines, partial.data() + b * v.c, 0); });
+    return fold(partial, v.c);
+  } else {
+    std::vector<double> partial(static_cast<size_t>(v.n * v.c), 0.0);
+    for_planes(v, [&](int64_t p, int64_t c, Lines lines) { reduce(walk, lines, partial.data() + p, c); });
+    return fold(partial, v.c);
+  }
+}
+
+// write(walk, lines, per-channel offset) over the whole feature
+template <class W, class Write>
+void write_all(W walk, const Planar& v, const Write& write) {
+  if constexpr (W::channel) {
+    for_row_blocks(v, [&](int64_t, Lines lines) { write(walk, lines, 0); });
+  } else {
+    for_planes(v, [&](int64_t, int64_t c, Lines lines) { write(walk, lines, c); });
+  }
+}
+
+// Normalise with apply(walk, lines, scale pointer): statistics (where the batch's are wanted), running update, and the pass
+// that writes. rstd [C] is filled; scale is rstd times the weight.
 template <class T, class Apply>
 void normalise(const Planar& v, const T* z, const Running& running, const T* weight, double eps, T* rstd, const Apply& apply) {
   const double count = static_cast<double>(v.n * v.s), rate = running.training ? running.rate() : 0.0;
   const bool batch = running.batch_statistics();
-  const auto scale_of = [&](int64_t c) { return weight ? rstd[c] * weight[c] : rstd[c]; };
+  std::vector<T> scale(static_cast<size_t>(v.c));
+  const auto settle = [&](int64_t c, double sum) {
+    rstd[c] = channel_rstd<T>(running, rate, c, sum, count, eps);
+    scale[c] = weight ? rstd[c] * weight[c] : rstd[c];
+  };
   with_walk(v, [&](auto walk) {
     using W = decltype(walk);
+    const auto power = [&](auto w, Lines lines, auto* sums, int64_t) {
+      power_lines(w, z + lines.first, z + lines.first + v.part, lines, sums);
+    };
     if constexpr (W::channel == 0) {
-      const auto power_of = [&](const auto& segments) {
-        double sum = 0;
-        segments([&](int64_t at, int64_t n) {
-          T part = 0;
-          power_row(walk, z + at, z + at + v.part, n, &part);
-          sum += part;
-        });
-        return sum;
-      };
       if (batch && by_channel<T>(v)) {
-        for_channels(v, [&](int64_t c, const auto& segments) {
-          rstd[c] = channel_rstd<T>(running, rate, c, power_of(segments), count, eps);
-          const T scale = scale_of(c);
-          segments([&](int64_t at, int64_t n) { apply(walk, at, n, &scale); });
+        for_channels(v, [&](int64_t c, Lines lines) {
+          double sum = 0;
+          power(walk, lines, &sum, c);
+          settle(c, sum);
+          apply(walk, lines, scale.data() + c);
         });
         return;
       }
-      std::vector<double> partial(static_cast<size_t>(batch ? v.n * v.c : 0));
-      if (batch) for_planes(v, [&](int64_t p, int64_t, const auto& segments) { partial[p] = power_of(segments); });
-      const std::vector<double> sums = fold(partial, v.c);
-      for (int64_t c = 0; c < v.c; ++c) rstd[c] = channel_rstd<T>(running, rate, c, sums[c], count, eps);
-      for_planes(v, [&](int64_t, int64_t c, const auto& segments) {
-        const T scale = scale_of(c);
-        segments([&](int64_t at, int64_t n) { apply(walk, at, n, &scale); });
-      });
-    } else {
-      std::vector<T> partial(static_cast<size_t>(batch ? row_blocks(v) * v.c : 0), T(0));
-      if (batch) {
-        for_row_blocks(v, [&](int64_t b, int64_t begin, int64_t end) {
-          for (int64_t r = begin; r < end; ++r) {
-            power_row(walk, z + r * 2 * v.c, z + r * 2 * v.c + v.c, v.c, partial.data() + b * v.c);
-          }
-        });
-      }
-      const std::vector<double> sums = fold(partial, v.c);
-      std::vector<T> scale(static_cast<size_t>(v.c));
-      for (int64_t c = 0; c < v.c; ++c) {
-        rstd[c] = channel_rstd<T>(running, rate, c, sums[c], count, eps);
-        scale[c] = scale_of(c);
-      }
-      for_row_blocks(v, [&](int64_t, int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) apply(walk, r * 2 * v.c, v.c, scale.data());
-      });
     }
+    const std::vector<double> sums = batch ? channel_sums<T>(walk, v, power) : std::vector<double>(scale.size(), 0.0);
+    for (int64_t c = 0; c < v.c; ++c) settle(c, sums[c]);
+    write_all(walk, v, [&](auto w, Lines lines, int64_t c) { apply(w, lines, scale.data() + c); });
   });
 }
 
-// The two passes of a backward: reduce(walk, offset, count, rstd, sums) adds Re(conj(x) g) per channel, x = rstd z the
-// normalised feature; write(walk, offset, count, alpha, beta) gives alpha g + beta x. Through the batch's statistics
+// The two passes of a backward: reduce(walk, lines, rstd, sums) adds Re(conj(x) g) per channel, x = rstd z the normalised
+// feature; write(walk, lines, rstd, alpha, beta) gives alpha g + beta x. Through the batch's statistics
 //   dL/dz = rstd (w g - x w E[Re(conj(x) g)]),  through frozen ones rstd w g.     grad_weight: the sums.
 template <class T, class ReducePass, class WritePass>
 void normalise_backward(const Planar& v, const T* rstd, const T* weight, bool batch, T* grad_weight, const ReducePass& reduce,
                         const WritePass& write) {
   const double count = static_cast<double>(v.n * v.s);
-  const auto alpha_of = [&](int64_t c) { return weight ? rstd[c] * weight[c] : rstd[c]; };
+  std::vector<T> alpha(static_cast<size_t>(v.c)), beta(static_cast<size_t>(v.c));
+  const auto settle = [&](int64_t c, double sum) {
+    if (grad_weight) grad_weight[c] = static_cast<T>(sum);
+    alpha[c] = weight ? rstd[c] * weight[c] : rstd[c];
+    beta[c] = batch ? static_cast<T>(-alpha[c] * (sum / count)) : T(0);
+  };
   with_walk(v, [&](auto walk) {
     using W = decltype(walk);
     if constexpr (W::channel == 0) {
-      const auto reduced = [&](int64_t c, const auto& segments) {
-        double sum = 0;
-        segments([&](int64_t at, int64_t n) {
-          T part = 0;
-          reduce(walk, at, n, rstd + c, &part);
-          sum += part;
-        });
-        return sum;
-      };
-      const auto written = [&](int64_t c, double sum, const auto& segments) {
-        const T alpha = alpha_of(c), beta = batch ? static_cast<T>(-alpha * (sum / count)) : T(0);
-        segments([&](int64_t at, int64_t n) { write(walk, at, n, rstd + c, &alpha, &beta); });
-      };
       if (by_channel<T>(v)) {
-        for_channels(v, [&](int64_t c, const auto& segments) {
-          const double sum = reduced(c, segments);
-          if (grad_weight) grad_weight[c] = static_cast<T>(sum);
-          written(c, sum, segments);
+        for_channels(v, [&](int64_t c, Lines lines) {
+          double sum = 0;
+          reduce(walk, lines, rstd + c, &sum);
+          settle(c, sum);
+          write(walk, lines, rstd + c, alpha.data() + c, beta.data() + c);
         });
         return;
       }
-      std::vector<double> partial(static_cast<size_t>(v.n * v.c));
-      for_planes(v, [&](int64_t p, int64_t c, const auto& segments) { partial[p] = reduced(c, segments); });
-      const std::vector<double> sums = fold(partial, v.c);
-      if (grad_weight) std::transform(sums.begin(), sums.end(), grad_weight, [](double x) { return static_cast<T>(x); });
-      for_planes(v, [&](int64_t, int64_t c, const auto& segments) { written(c, sums[c], segments); });
-    } else {
-      std::vector<T> partial(static_cast<size_t>(row_blocks(v) * v.c), T(0));
-      for_row_blocks(v, [&](int64_t b, int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) reduce(walk, r * 2 * v.c, v.c, rstd, partial.data() + b * v.c);
-      });
-      const std::vector<double> sums = fold(partial, v.c);
-      std::vector<T> alpha(static_cast<size_t>(v.c)), beta(static_cast<size_t>(v.c));
-      for (int64_t c = 0; c < v.c; ++c) {
-        if (grad_weight) grad_weight[c] = static_cast<T>(sums[c]);
-        alpha[c] = alpha_of(c);
-        beta[c] = batch ? static_cast<T>(-alpha[c] * (sums[c] / count)) : T(0);
-      }
-      for_row_blocks(v, [&](int64_t, int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) write(walk, r * 2 * v.c, v.c, rstd, alpha.data(), beta.data());
-      });
     }
+    const std::vector<double> sums = channel_sums<T>(
+        walk, v, [&](auto w, Lines lines, auto* into, int64_t c) { reduce(w, lines, rstd + c, into); });
+    for (int64_t c = 0; c < v.c; ++c) settle(c, sums[c]);
+    write_all(walk, v, [&](auto w, Lines lines, int64_t c) { write(w, lines, rstd + c, alpha.data() + c, beta.data() + c); });
   });
 }
 

@@ -9,40 +9,65 @@ namespace cvk {
 namespace {
 
 template <class T, class W>
-CVK_CLONES void scale_row(W, const T* re, const T* im, T* out_re, T* out_im, int64_t count, const T* scale) {
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) {
-    const T s = scale[i * W::channel];
-    out_re[i * W::step] = re[i * W::step] * s;
-    out_im[i * W::step] = im[i * W::step] * s;
+CVK_CLONES void scale_lines(W, const T* re, const T* im, T* out_re, T* out_im, Lines lines, const T* scale) {
+  for (int64_t line = 0; line < lines.count; ++line, scale += lines.advance) {
+    const int64_t at = line * lines.stride;
+    CVK_SIMD
+    for (int64_t i = 0; i < lines.length; ++i) {
+      const int64_t k = at + i * W::step;
+      const T s = scale[i * W::channel];
+      out_re[k] = re[k] * s;
+      out_im[k] = im[k] * s;
+    }
   }
 }
 
 // adds Re(conj(x) g) with x = rstd z
 template <class T, class W>
-CVK_CLONES void dot_row(W, const T* re, const T* im, const T* g_re, const T* g_im, int64_t count, const T* rstd, T* sums) {
-  if constexpr (W::channel) {
-    CVK_SIMD
-    for (int64_t i = 0; i < count; ++i) sums[i] += (re[i] * rstd[i]) * g_re[i] + (im[i] * rstd[i]) * g_im[i];
-  } else {
-    const T r = *rstd;
-    T sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < count; ++i) {
-      sum += (re[i * W::step] * r) * g_re[i * W::step] + (im[i * W::step] * r) * g_im[i * W::step];
+CVK_CLONES void dot_lines(W, const T* re, const T* im, const T* g_re, const T* g_im, Lines lines, const T* rstd,
+                          sum_t<T, W>* sums) {
+  for (int64_t line = 0; line < lines.count; ++line, rstd += lines.advance, sums += lines.advance) {
+    const int64_t at = line * lines.stride;
+    if constexpr (W::channel) {
+      CVK_SIMD
+      for (int64_t i = 0; i < lines.length; ++i) {
+        sums[i] += (re[at + i] * rstd[i]) * g_re[at + i] + (im[at + i] * rstd[i]) * g_im[at + i];
+      }
+    } else {
+      const T r = *rstd;
+      const int64_t half = lines.length / 2, other = half * W::step;
+      T a = 0, b = 0, c = 0, d = 0;  // see power_lines
+#pragma omp simd reduction(+ : a, b, c, d)
+      for (int64_t i = 0; i < half; ++i) {
+        const int64_t k = at + i * W::step;
+        a += (re[k] * r) * g_re[k];
+        b += (im[k] * r) * g_im[k];
+        c += (re[k + other] * r) * g_re[k + other];
+        d += (im[k + other] * r) * g_im[k + other];
+      }
+      if (lines.length % 2) {
+        const int64_t k = at + (lines.length - 1) * W::step;
+        a += (re[k] * r) * g_re[k];
+        b += (im[k] * r) * g_im[k];
+      }
+      *sums += static_cast<double>(a + b) + static_cast<double>(c + d);
     }
-    *sums += sum;
   }
 }
 
 template <class T, class W>
-CVK_CLONES void combine_row(W, const T* re, const T* im, const T* g_re, const T* g_im, T* out_re, T* out_im, int64_t count,
-                            const T* rstd, const T* alpha, const T* beta) {
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) {
-    const T a = alpha[i * W::channel], b = beta[i * W::channel], r = rstd[i * W::channel];
-    out_re[i * W::step] = a * g_re[i * W::step] + b * (re[i * W::step] * r);
-    out_im[i * W::step] = a * g_im[i * W::step] + b * (im[i * W::step] * r);
+CVK_CLONES void combine_lines(W, const T* re, const T* im, const T* g_re, const T* g_im, T* out_re, T* out_im, Lines lines,
+                              const T* rstd, const T* alpha, const T* beta) {
+  for (int64_t line = 0; line < lines.count; ++line) {
+    const int64_t at = line * lines.stride;
+    CVK_SIMD
+    for (int64_t i = 0; i < lines.length; ++i) {
+      const int64_t k = at + i * W::step;
+      const T a = alpha[i * W::channel], b = beta[i * W::channel], r = rstd[i * W::channel];
+      out_re[k] = a * g_re[k] + b * (re[k] * r);
+      out_im[k] = a * g_im[k] + b * (im[k] * r);
+    }
+    rstd += lines.advance, alpha += lines.advance, beta += lines.advance;
   }
 }
 
@@ -57,8 +82,9 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::optional<Tensor> running_power
     const T* in = data<T>(z);
     T* to = data<T>(out);
     normalise<T>(v, in, running, data_or_null<T>(weight), eps, data<T>(rstd),
-                 [&](auto walk, int64_t at, int64_t count, const T* scale) {
-                   scale_row(walk, in + at, in + at + v.part, to + at, to + at + v.part, count, scale);
+                 [&](auto walk, Lines lines, const T* scale) {
+                   const int64_t re = lines.first, im = re + v.part;
+                   scale_lines(walk, in + re, in + im, to + re, to + im, lines, scale);
                  });
   });
   return {out, rstd};
@@ -76,13 +102,13 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor z, std::optional<Tensor>
     T* to = data<T>(grad_z);
     normalise_backward<T>(
         v, data<T>(rstd), data_or_null<T>(weight), training, weight ? data<T>(grad_weight) : nullptr,
-        [&](auto walk, int64_t at, int64_t count, const T* r, T* sums) {
-          const int64_t im = at + v.part;
-          dot_row(walk, in + at, in + im, g + at, g + im, count, r, sums);
+        [&](auto walk, Lines lines, const T* r, auto* sums) {
+          const int64_t re = lines.first, im = re + v.part;
+          dot_lines(walk, in + re, in + im, g + re, g + im, lines, r, sums);
         },
-        [&](auto walk, int64_t at, int64_t count, const T* r, const T* alpha, const T* beta) {
-          const int64_t im = at + v.part;
-          combine_row(walk, in + at, in + im, g + at, g + im, to + at, to + im, count, r, alpha, beta);
+        [&](auto walk, Lines lines, const T* r, const T* alpha, const T* beta) {
+          const int64_t re = lines.first, im = re + v.part;
+          combine_lines(walk, in + re, in + im, g + re, g + im, to + re, to + im, lines, r, alpha, beta);
         });
   });
   return {grad_z, grad_weight};
