@@ -123,6 +123,9 @@ def batch_norm(z, running_power, weight, training, momentum, eps):
         if momentum.numel() != 1:
             raise ValueError(f"`momentum` must be a number or a count of batches in one element, got {shown(momentum)}")
         return momentum, bool(training), 0.0, float(eps)
-    if not 0 <= momentum <= 1:
-        raise ValueError(f"`momentum` must lie in [0, 1], got {momentum}")
+    if momentum is None or not 0 <= momentum <= 1:
+        raise ValueError(
+            f"`momentum` must lie in [0, 1], got {momentum}; "
+            "for the plain mean of all batches give their count in a tensor"
+        )
     return None, bool(training), float(momentum), float(eps)

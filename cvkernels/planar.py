@@ -35,7 +35,10 @@ def enter(z: Tensor, name: str = "z", spatial: int | None = None) -> tuple[Tenso
     check.feature(z, name, spatial)
     if z.is_complex():
         return torch.view_as_real(z.resolve_conj().resolve_neg()).movedim(-1, 1), True
-    return z.resolve_neg(), False
+    z = z.resolve_neg()
+    if not z.is_contiguous() and is_interleaved(z) and not is_channels_last(z):
+        z = z.contiguous()  # the layout is the complex dtypes' own; what is planar comes out as it is promised
+    return z, False
 
 
 def leave(z: Tensor, as_complex: bool) -> Tensor:

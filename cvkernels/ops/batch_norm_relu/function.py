@@ -62,7 +62,8 @@ def batch_norm_relu(
 
 def _as(residual: Tensor, z: Tensor) -> Tensor:
     """``residual`` in the strides of ``z``, differentiably."""
-    order = sorted(range(z.ndim), key=lambda d: (-z.stride(d), d))
+    strides = z.stride()
+    order = sorted(range(z.ndim), key=lambda d: (-strides[d], d))
     back = sorted(range(z.ndim), key=order.__getitem__)
     return residual.permute(order).contiguous().permute(back)
 

@@ -41,15 +41,15 @@ def magnitude_max_pool2d(
     kernel = check.pair(kernel_size, "kernel_size")
     step = check.pair(kernel_size if stride is None else stride, "stride")
     pad, spread = check.pair(padding, "padding"), check.pair(dilation, "dilation")
-    settings = [list(v) for v in (kernel, step, pad, spread)]
-    _check_window(z, *settings, ceil_mode)
+    window = list(kernel), list(step), list(pad), list(spread)
+    _check_window(z, *window, ceil_mode)
     chosen = backend.choose(OP, z)
     if chosen == "reference" or kernel[0] * kernel[1] > NOTHING:  # a byte of index ends there
-        y, flat = reference(z, *settings, ceil_mode)
+        y, flat = reference(z, *window, ceil_mode)
     else:
         run = _MagnitudeMaxPool2d.apply if tracked(z) else _MagnitudeMaxPool2d.forward
-        y, index = run(dense(z), *settings, ceil_mode, chosen)
-        flat = _flat(index, z.shape[4], *settings) if return_indices else None
+        y, index = run(dense(z), *window, ceil_mode, chosen)
+        flat = _flat(index, z.shape[4], *window) if return_indices else index
     y = leave(y, was_complex)
     return (y, flat) if return_indices else y
 

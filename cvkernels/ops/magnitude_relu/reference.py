@@ -21,10 +21,13 @@ def axes(c: str, ndim: int) -> tuple[int, ...]:
 def magnitude_relu(z: Tensor, c: float | str = 1.0, detach_modulus: bool = False) -> Tensor:
     w = widened(z)
     still = w.detach() if detach_modulus else w
-    if isinstance(c, str):
-        c = still.abs().mean(axes(c, w.ndim), keepdim=True)
-        c = torch.where(c == 0, 1, c)  # a group of zeros: value and gradient 0, as at any zero
+    limit = w.real.new_tensor(c) if not isinstance(c, str) else _mean(still.abs(), c)
     # `where`, not `clamp`: at |z| = c the gradient is the identity's, and an overflowing square passes z itself
-    outside = ~(w.real.square() + w.imag.square() < c * c)
+    outside = ~(w.real.square() + w.imag.square() < limit * limit)
     inner = torch.where(outside, 0, still)
-    return narrowed(torch.where(outside, w, torch.where(outside, 0, w) * (inner.abs() / c)), z)
+    return narrowed(torch.where(outside, w, torch.where(outside, 0, w) * (inner.abs() / limit)), z)
+
+
+def _mean(modulus: Tensor, c: str) -> Tensor:
+    mean = modulus.mean(axes(c, modulus.ndim), keepdim=True)
+    return torch.where(mean == 0, 1, mean)  # a group of zeros: value and gradient 0, as at any zero

@@ -87,8 +87,8 @@ if backend.compiled:
 
     @torch.library.register_fake("cvkernels::unrotate_backward")
     def _(grad, h, theta):
-        n, *rest = (grad.shape[0], *grad.shape[theta.ndim :])
-        part = grad.new_empty(n, 2, *rest)
-        if grad.ndim > theta.ndim + 1 and not grad.is_contiguous():
-            part = grad.new_empty(n, *rest[1:], 2, rest[0]).movedim((-2, -1), (1, 2))
+        n, (c, *positions) = grad.shape[0], list(grad.shape[theta.ndim :])
+        part = grad.new_empty(n, 2, c, *positions)
+        if positions and not grad.is_contiguous():
+            part = grad.new_empty(n, *positions, 2, c).movedim((-2, -1), (1, 2))
         return part, torch.empty_like(theta) if h is not None else theta.new_empty(0)
