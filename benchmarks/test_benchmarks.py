@@ -28,7 +28,7 @@ def rooms():
 
 @pytest.mark.parametrize("side", ["fused", "naive"])
 @pytest.mark.parametrize("which", timing.PASSES)
-@pytest.mark.parametrize(("module", "name", "shape"), rooms())
+@pytest.mark.parametrize(("module", "name", "shape"), list(rooms()))
 def test_speed(module, name, shape, which, side, benchmark):
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     (case,) = (case for case in module.cases(shape, DEVICE, torch.float32) if case.op == name)

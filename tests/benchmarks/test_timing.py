@@ -167,6 +167,22 @@ def test_the_command_runs_and_names_its_allocator(tmp_path):
         assert {r.allocator for r in stored} == {"keep"} and "allocator: keep" in done.stdout
 
 
+def test_pytest_benchmark_reports_the_same_callables():
+    pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "benchmarks",
+        "-q",
+        "--benchmark-disable",
+        "-k",
+        "linear and 128x400x120",
+    ]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0 and "8 passed" in done.stdout, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
