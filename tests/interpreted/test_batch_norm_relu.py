@@ -45,6 +45,15 @@ def draw(size, dtype=torch.float32, layout="contiguous", weight=False, residual=
     return z.requires_grad_(), w, r.requires_grad_() if residual else None, g
 
 
+def as_given(z, layout):
+    """Interleaved memory is a complex tensor's own; the other layouts are planar as they stand."""
+    return torch.view_as_complex(z.movedim(1, -1)) if z is not None and layout == "interleaved" else z
+
+
+def as_planar(y):
+    return torch.view_as_real(y).movedim(-1, 1) if y.is_complex() else y
+
+
 def held(size, dtype=torch.float32, layout="contiguous", weight=False, residual=False, running=True, c=0.9, **settings):
     """Forward, running power and every gradient equal the reference's; every address watched; every output written."""
     z, w, r, g = draw(size, dtype, layout, weight, residual)
@@ -52,7 +61,7 @@ def held(size, dtype=torch.float32, layout="contiguous", weight=False, residual=
     z_, w_, r_, power_ = wide(z), wide(w), wide(r), wide(power)
     before = [t.detach().clone() for t in (z, w, r, g) if t is not None]
     with use_backend("triton"), watch() as seen, rounding_bfloat16():
-        y = F.batch_norm_relu(z, power, w, r, c, **settings)
+        y = as_planar(F.batch_norm_relu(as_given(z, layout), power, w, as_given(r, layout), c, **settings))
         y.backward(g)
     count = settings.pop("momentum", 0.1)
     batches, momentum = (count, 0.0) if isinstance(count, torch.Tensor) else (None, count)
