@@ -59,7 +59,8 @@ lint: environment
 	"$(VENV)/bin/ruff" check .
 	"$(VENV)/bin/ruff" format --check .
 	"$(VENV)/bin/mypy"
-	find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' | xargs "$(VENV)/bin/clang-format" --dry-run -Werror
+	@[ ! -e .clang-format ] || find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' | \
+		xargs "$(VENV)/bin/clang-format" --dry-run -Werror
 
 # The stamps are written last, so an interrupted installation is taken up again.
 environment: python
