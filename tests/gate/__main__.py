@@ -34,14 +34,20 @@ def check_triton(tally: Tally) -> None:
         print("no Triton: not checked")
         tally.unchecked.append("no Triton")
         return
-    from . import cases, triton_half
+    from . import cases, launches, triton_half
 
     print(triton_half.HEADING, flush=True)
     # processes: a compiler holds the interpreter's lock; spawned: Triton does not like to be forked
-    with ProcessPoolExecutor(JOBS, mp_context=get_context("spawn")) as pool:
+    spawn = get_context("spawn")
+    # the launches in a process of their own: they change Triton's driver
+    with ProcessPoolExecutor(1, mp_context=spawn) as apart, ProcessPoolExecutor(JOBS, mp_context=spawn) as pool:
+        launched = apart.submit(launches.row, ARCHS[0])
         for text, wrong in pool.map(triton_half.row, triton_half.everything()):
             print(text, flush=True)
             tally.add(wrong, len(ARCHS))
+        text, wrong, count = launched.result()
+        print(text, flush=True)
+        tally.add(wrong, count)
     tally.add([f"{name} is in no case of tests/gate/cases.py" for name in sorted(cases.missing())])
     caught(tally, triton_half.self_check())
 

@@ -87,18 +87,21 @@ def compiled(compiler: str, source: Path, arch: int) -> list[Kernel]:
 
 def row(compiler: str, source: Path, arch: int) -> tuple[str, list[str], int]:
     """One row of the table, what is wrong in it, and how many kernels it stands for."""
-    kernels = compiled(compiler, source, arch)
+    try:
+        kernels = compiled(compiler, source, arch)
+    except RuntimeError as error:
+        return f"{source.name:<42} sm_{arch:<11} does not compile  !", [f"{source.name}, sm_{arch}: {error}"], 1
     wrong = [f"{source.name}, sm_{arch}, {kernel.name}: {text}" for kernel in kernels for text in kernel.wrong()]
     if not kernels:
         wrong = [f"{source.name}, sm_{arch}: no kernel in ptxas' report"]
     registers = [kernel.registers for kernel in kernels] or [0]
     stack, spills = (sum(getattr(kernel, what) for kernel in kernels) for what in ("stack", "spills"))
     count = f"{len(kernels):>3} {min(registers):>4}-{max(registers):<4} {stack:>5} {spills:>6}"
-    text = f"{source.name:<38} sm_{arch:<11} {count}"
+    text = f"{source.name:<42} sm_{arch:<11} {count}"
     return text + ("  !" if wrong else ""), wrong, len(kernels)
 
 
-HEADING = f"{'CUDA file':<38} {'architecture':<14} {'n':>3} {'registers':<9} {'stack':>5} {'spills':>6}"
+HEADING = f"{'CUDA file':<42} {'architecture':<14} {'n':>3} {'registers':<9} {'stack':>5} {'spills':>6}"
 
 
 def self_check(compiler: str) -> list[tuple[str, bool]]:

@@ -118,6 +118,13 @@ def test_the_tiles_of_a_release(monkeypatch):
         held((3, 2, 37, 31), layout=layout, residual=True, training=True)
 
 
+@pytest.mark.parametrize(("size", "layout"), [((37, 2, 3, 5), "contiguous"), ((37, 3, 2, 2), "channels-last")])
+def test_more_partial_sums_than_are_added_up_at_once(size, layout, monkeypatch):
+    monkeypatch.setattr(tiles, "TILE", 16)
+    monkeypatch.setattr(tiles, "PROGRAMS", 40)
+    held(size, layout=layout, weight=True, training=True)
+
+
 def test_batch_statistics_without_a_running_power():
     held((4, 3, 5, 7), running=False, training=False, weight=True)
 
