@@ -151,6 +151,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, std::option
               gate_lines(walk, has_residual, kept, y + re, y + im, g + re, g + im, res + re, res + im, in + re, in + im,
                          gate + re, gate + im, lines, r, limit, sums);
             },
+            [&](auto walk, const auto& reduce) { return channel_sums<T>(walk, v, reduce); },
             [&](auto walk, Lines lines, const T* r, const T* alpha, const T* beta) {
               const int64_t re = lines.first, im = re + v.part;
               combine_lines(walk, has_residual, kept, y + re, y + im, res + re, res + im, in + re, in + im, gate + re,

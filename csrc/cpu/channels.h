@@ -184,6 +184,61 @@ std::vector<double> channel_sums(W walk, const Planar& v, const Reduce& reduce) 
   }
 }
 
+// 64 bytes of elements, at any address: one AVX-512 register, or as many smaller ones as it takes.
+template <class T>
+struct Lanes {
+  typedef T type __attribute__((vector_size(64), aligned(alignof(T)), may_alias));
+  static constexpr int64_t count = 64 / sizeof(T);
+};
+
+constexpr int64_t SAMPLE_BLOCK = 4;  // samples of a task
+
+// Adds x factor y, lane by lane, over the planes of some samples of a contiguous feature; lanes [C][Lanes::count]. Planes
+// are short: what a sum over each alone would cost is mostly the folding of its lanes (N=64, C=32, 16x16, one thread:
+// 0.083 ms for the powers so, 0.05 ms lane by lane).
+template <class T>
+CVK_CLONES void product_planes(const T* x, const T* y, int64_t samples, int64_t channels, int64_t length, const T* factor,
+                               T* lanes) {
+  using V = typename Lanes<T>::type;
+  constexpr int64_t L = Lanes<T>::count;
+  for (int64_t half = 0; half < 2 * samples; ++half) {
+    for (int64_t c = 0; c < channels; ++c, x += length, y += length) {
+      const T f = factor ? factor[c] : T(1);
+      V a = {}, b = {};
+      int64_t i = 0;
+      for (; i + 2 * L <= length; i += 2 * L) {
+        a += (*reinterpret_cast<const V*>(x + i) * f) * *reinterpret_cast<const V*>(y + i);
+        b += (*reinterpret_cast<const V*>(x + i + L) * f) * *reinterpret_cast<const V*>(y + i + L);
+      }
+      for (; i + L <= length; i += L) a += (*reinterpret_cast<const V*>(x + i) * f) * *reinterpret_cast<const V*>(y + i);
+      T rest = 0;
+      for (; i < length; ++i) rest += (x[i] * f) * y[i];
+      *reinterpret_cast<V*>(lanes + c * L) += a + b;
+      lanes[c * L] += rest;
+    }
+  }
+}
+
+// The sum of Re(conj(x) y) factor per channel of two contiguous features: the parts are multiplied alike, so memory is read
+// in one stream.
+template <class T>
+std::vector<double> product_sums(const Planar& v, const T* x, const T* y, const T* factor) {
+  constexpr int64_t L = Lanes<T>::count;
+  const int64_t blocks = (v.n + SAMPLE_BLOCK - 1) / SAMPLE_BLOCK;
+  const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, SAMPLE_BLOCK * v.c * v.s));
+  std::vector<double> partial(static_cast<size_t>(blocks * v.c), 0.0);
+  torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
+    std::vector<T> lanes(static_cast<size_t>(v.c * L));
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t first = b * SAMPLE_BLOCK, at = first * v.sample;
+      std::fill(lanes.begin(), lanes.end(), T(0));
+      product_planes(x + at, y + at, std::min(SAMPLE_BLOCK, v.n - first), v.c, v.s, factor, lanes.data());
+      for (int64_t k = 0; k < v.c * L; ++k) partial[b * v.c + k / L] += static_cast<double>(lanes[k]);
+    }
+  });
+  return fold(partial, v.c);
+}
+
 // write(walk, lines, per-channel offset) over the whole feature
 template <class W, class Write>
 void write_all(W walk, const Planar& v, const Write& write) {
@@ -221,18 +276,22 @@ void normalise(const Planar& v, const T* z, const Running& running, const T* wei
         return;
       }
     }
-    const std::vector<double> sums = batch ? channel_sums<T>(walk, v, power) : std::vector<double>(scale.size(), 0.0);
+    std::vector<double> sums(scale.size(), 0.0);
+    if (batch) {
+      const bool contiguous = v.layout == Layout::contiguous;
+      sums = contiguous ? product_sums<T>(v, z, z, nullptr) : channel_sums<T>(walk, v, power);
+    }
     for (int64_t c = 0; c < v.c; ++c) settle(c, sums[c]);
     write_all(walk, v, [&](auto w, Lines lines, int64_t c) { apply(w, lines, scale.data() + c); });
   });
 }
 
 // The two passes of a backward: reduce(walk, lines, rstd, sums) adds Re(conj(x) g) per channel, x = rstd z the normalised
-// feature; write(walk, lines, rstd, alpha, beta) gives alpha g + beta x. Through the batch's statistics
+// feature, and whole(walk, reduce) gives the sums over all of it; write(walk, lines, rstd, alpha, beta) gives alpha g + beta x. Through the batch's statistics
 //   dL/dz = rstd (w g - x w E[Re(conj(x) g)]),  through frozen ones rstd w g.     grad_weight: the sums.
-template <class T, class ReducePass, class WritePass>
-void normalise_backward(const Planar& v, const T* rstd, const T* weight, bool batch, T* grad_weight, const ReducePass& reduce,
-                        const WritePass& write) {
+template <class T, class Reduce, class Whole, class Write>
+void normalise_backward(const Planar& v, const T* rstd, const T* weight, bool batch, T* grad_weight, const Reduce& reduce,
+                        const Whole& whole, const Write& write) {
   const double count = static_cast<double>(v.n * v.s);
   std::vector<T> alpha(static_cast<size_t>(v.c)), beta(static_cast<size_t>(v.c));
   const auto settle = [&](int64_t c, double sum) {
@@ -253,8 +312,8 @@ void normalise_backward(const Planar& v, const T* rstd, const T* weight, bool ba
         return;
       }
     }
-    const std::vector<double> sums = channel_sums<T>(
-        walk, v, [&](auto w, Lines lines, auto* into, int64_t c) { reduce(w, lines, rstd + c, into); });
+    const auto each = [&](auto w, Lines lines, auto* into, int64_t c) { reduce(w, lines, rstd + c, into); };
+    const std::vector<double> sums = whole(walk, each);
     for (int64_t c = 0; c < v.c; ++c) settle(c, sums[c]);
     write_all(walk, v, [&](auto w, Lines lines, int64_t c) { write(w, lines, rstd + c, alpha.data() + c, beta.data() + c); });
   });

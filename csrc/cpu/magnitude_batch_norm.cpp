@@ -106,6 +106,10 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor z, std::optional<Tensor>
           const int64_t re = lines.first, im = re + v.part;
           dot_lines(walk, in + re, in + im, g + re, g + im, lines, r, sums);
         },
+        [&](auto walk, const auto& reduce) {
+          if (v.layout == Layout::contiguous) return product_sums<T>(v, in, g, data<T>(rstd));
+          return channel_sums<T>(walk, v, reduce);
+        },
         [&](auto walk, Lines lines, const T* r, const T* alpha, const T* beta) {
           const int64_t re = lines.first, im = re + v.part;
           combine_lines(walk, in + re, in + im, g + re, g + im, to + re, to + im, lines, r, alpha, beta);
