@@ -62,7 +62,8 @@ lint: environment
 	@[ ! -e .clang-format ] || find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' | \
 		xargs "$(VENV)/bin/clang-format" --dry-run -Werror
 
-# The stamps are written last, so an interrupted installation is taken up again.
+# The stamps are written last, so an interrupted installation is taken up again. The PATH is for ninja, which may be in
+# the environment alone; without it the files compile one after another.
 environment: python
 	@if [ ! -e "$(VENV)/.packages" ] || [ Makefile -nt "$(VENV)/.packages" ]; then \
 		"$(PYTHON)" -c "import ensurepip, venv" 2>/dev/null || { \
@@ -76,6 +77,7 @@ environment: python
 	@if [ ! -e "$(VENV)/.installed" ] || [ "$(VENV)/.packages" -nt "$(VENV)/.installed" ] || \
 		[ -n "$$(find csrc setup.py pyproject.toml cvkernels/__init__.py -newer "$(VENV)/.installed")" ]; then \
 		echo "building cvkernels"; \
+		PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH"; export PATH; \
 		: > "$(VENV)/.building" && \
 		"$(VENV)/bin/python" -m pip install -v --no-build-isolation --no-deps -e . > "$(VENV)/build.log" 2>&1 || { \
 			tail -n 40 "$(VENV)/build.log" >&2; echo "cvkernels: the build failed; all of it is in $(VENV)/build.log" >&2; exit 1; }; \

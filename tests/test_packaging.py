@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 import venv
 import zipfile
 from pathlib import Path
@@ -59,10 +60,22 @@ print(json.dumps({
 def run(code, *arguments, cwd, python=sys.executable, hide=(), **variables):
     """``python -c code`` where the programs named in ``hide`` are not to be found."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("CVKERNELS", "TORCH_CUDA", "CUDA_", "CXX"))}
-    environment["PATH"] = os.pathsep.join(d for d in os.get_exec_path() if not any(Path(d, h).exists() for h in hide))
+    folders = [str(Path(sys.executable).parent), *os.get_exec_path()]  # ninja may stand beside this python alone
+    environment["PATH"] = os.pathsep.join(without(d, hide, Path(cwd).parent) for d in folders)
     environment.update(variables)
     command = [python, "-c", code, *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def without(folder: str, hide, scratch: Path) -> str:
+    """The folder, or one of links to all it holds but the programs to hide."""
+    if not any(Path(folder, name).exists() for name in hide):
+        return folder
+    shadow = Path(tempfile.mkdtemp(dir=scratch))
+    for program in Path(folder).iterdir():
+        if program.name not in hide:
+            (shadow / program.name).symlink_to(program)
+    return str(shadow)
 
 
 def succeeded(done):
