@@ -11,33 +11,36 @@ from tests.close import assert_close
 LAYOUTS = {
     "contiguous": lambda z: z,
     "channels-last": to_channels_last,
-    "interleaved": lambda z: z.movedim(1, -1).contiguous().movedim(-1, 1),
+    "complex": lambda z: torch.complex(z[:, 0], z[:, 1]),  # interleaved
 }
-
-
-def batch_norm_relu(z):
-    ones = torch.ones(z.shape[2], device=z.device, dtype=torch.promote_types(z.dtype, torch.float32))
-    trained = F.batch_norm_relu(z, ones, residual=z, training=True) + F.batch_norm_relu(z, None, ones.to(z.dtype))
-    return trained + F.batch_norm_relu(z, ones)
-
-
-def magnitude_max_pool2d(z):
-    plain, odd = F.magnitude_max_pool2d(z, 2), F.magnitude_max_pool2d(z, (3, 2), 2, 1, (2, 1), ceil_mode=True)
-    return torch.cat((plain.flatten(3), odd.flatten(3)), 3)
 
 
 def angles(z):
     return torch.linspace(0.1, 6.0, z.shape[0], device=z.device)
 
 
+def ones(z):
+    real = z.dtype.to_real()
+    return torch.ones(CHANNELS, device=z.device, dtype=torch.promote_types(real, torch.float32))
+
+
+CHANNELS = 5
+# each gives a list of outputs, for a planar or a complex z
 CALLS = {
-    "batch_norm_relu": batch_norm_relu,
-    "magnitude_max_pool2d": magnitude_max_pool2d,
-    "magnitude_relu": lambda z: F.magnitude_relu(z) + F.magnitude_relu(z, "channel_mean"),
-    "magnitude_batch_norm": lambda z: F.magnitude_batch_norm(z, None, None, True),
-    "rotate": lambda z: F.rotate(z[:, 0], z[:, 1], angles(z)),
-    "rotate_phase": lambda z: F.rotate_phase(z, angles(z)),
-    "unrotate": lambda z: F.unrotate(z, angles(z)),
+    "batch_norm_relu": lambda z: [
+        F.batch_norm_relu(z, ones(z), residual=z, training=True),
+        F.batch_norm_relu(z, None, ones(z).to(z.dtype.to_real())),
+        F.batch_norm_relu(z, ones(z)),
+    ],
+    "magnitude_max_pool2d": lambda z: [
+        F.magnitude_max_pool2d(z, 2),
+        F.magnitude_max_pool2d(z, (3, 2), 2, 1, (2, 1), ceil_mode=True),
+    ],
+    "magnitude_relu": lambda z: [F.magnitude_relu(z), F.magnitude_relu(z, "channel_mean")],
+    "magnitude_batch_norm": lambda z: [F.magnitude_batch_norm(z, ones(z), training=True)],
+    "rotate": lambda z: [F.rotate(*(z.real, z.imag) if z.is_complex() else z.unbind(1), angles(z))],
+    "rotate_phase": lambda z: [F.rotate_phase(z, angles(z))],
+    "unrotate": lambda z: [F.unrotate(z, angles(z))],
 }
 
 
@@ -52,19 +55,25 @@ def kernels() -> list[tuple[str, str, torch.dtype]]:
     ]
 
 
-def check(name: str, where: str, dtype: torch.dtype, layout: str) -> None:
+def outputs(name: str, z: torch.Tensor) -> list[torch.Tensor]:
+    """Planar outputs, and the gradient of their sum."""
+    found = [torch.view_as_real(y).movedim(-1, 1) if y.is_complex() else y for y in CALLS[name](z)]
+    sum(y.double().sum() for y in found).backward()
+    return found
+
+
+def check(name: str, where: str, dtype: torch.dtype, layout: str, device: str = "cuda") -> None:
     torch.manual_seed(0)
-    z = LAYOUTS[layout](torch.randn(3, 2, 5, 7, 9, device="cuda").to(dtype)).requires_grad_()
+    drawn = torch.randn(3, 2, CHANNELS, 7, 9, device=device).to(dtype)
+    z, wide = drawn.clone().requires_grad_(), drawn.double().requires_grad_()
     with use_backend(where):
-        y = CALLS[name](z)
-        y.backward(torch.ones_like(y))
-    torch.cuda.synchronize()
-    wide = z.detach().double().contiguous().requires_grad_()
+        got = outputs(name, LAYOUTS[layout](z))
+    if device == "cuda":
+        torch.cuda.synchronize()
     with use_backend("reference"):
-        want = CALLS[name](wide)
-        want.backward(torch.ones_like(want))
-    assert_close(y, want, kind="network", name=f"{name} {where} {layout}")
-    assert_close(z.grad, wide.grad, kind="network", name=f"{name} {where} {layout} grad")
+        want = outputs(name, wide)
+    for y, wanted in zip((*got, z.grad), (*want, wide.grad), strict=True):
+        assert_close(y, wanted, kind="network", name=f"{name} {where} {layout}")
 
 
 def main() -> int:
@@ -75,6 +84,8 @@ def main() -> int:
         if dtype == torch.bfloat16 and torch.cuda.get_device_capability() < (8, 0):
             continue
         for layout in LAYOUTS:
+            if layout == "complex" and dtype not in backend.FLOATS:
+                continue
             check(name, where, dtype, layout)
             print(f"{name} {where} {dtype} {layout}", flush=True)
     print("small shapes: passed")

@@ -146,5 +146,12 @@ def test_a_whole_run(tmp_path, monkeypatch, capsys):
     assert "build                        passed before at this commit" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("layout", small_shapes.LAYOUTS)
+@pytest.mark.parametrize("name", small_shapes.CALLS)
+def test_the_small_shapes_run(name, layout):
+    """Without a GPU the reference stands in for the kernels: the calls and the comparison are what is tested."""
+    small_shapes.check(name, "reference", small_shapes.torch.float32, layout, "cpu")
+
+
 def test_every_gpu_kernel_has_a_small_shape():
     assert {name for name, op in backend.OPS.items() if op.cuda or op.triton} <= set(small_shapes.CALLS)
