@@ -106,6 +106,9 @@ class FastCifar10(Fast):
 
     train_images: int = 6000
     test_images: int = 1000
+    # At the task's own rate the generator shrinks the encoder's features to nothing, since features without a
+    # modulus have no critic gap: 89 % error, 97 % zeros. At 5e-5: 62 % after five epochs, as without a WGAN (64 %).
+    generator_lr: float = 5e-5
     epochs: int = 20
     attack_epochs: int = 12
     angle_epochs: int = 20
