@@ -1,4 +1,5 @@
-// Every operator of cvkernels: its schema, and nothing else. Kernels register themselves in cpu/<op>.cpp and cuda/<op>.cu.
+// Every operator of cvkernels: its schema, and nothing else. Kernels register themselves in cpu/<op>.cpp and
+// cuda/<op>.cu.
 //
 // A feature is planar [N, 2, C, *], dense in one of the three layouts of common/planar.h; the Python side sees to that.
 // What a kernel does not compute (a gradient nobody asked for) comes back as a tensor of no elements.
@@ -19,23 +20,33 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
 
   // reduce: 0 constant c, 1 mean modulus per sample and channel, 2 per channel, 3 of everything (the second output)
   m.def("magnitude_relu_forward(Tensor z, float c, int reduce) -> (Tensor, Tensor)");
-  m.def("magnitude_relu_backward(Tensor grad, Tensor z, Tensor mean, float c, int reduce, bool detach_modulus) -> Tensor");
+  m.def(
+      "magnitude_relu_backward(Tensor grad, Tensor z, Tensor mean, float c, int reduce, bool detach_modulus) -> "
+      "Tensor");
 
-  // z / sqrt(E|z|^2 + eps); batches: the count whose reciprocal replaces momentum. Second output: 1 / sqrt(E|z|^2 + eps)
-  m.def("magnitude_batch_norm_forward(Tensor z, Tensor(a!)? running_power, Tensor? weight, Tensor? batches, bool training, "
-        "float momentum, float eps) -> (Tensor, Tensor)");
-  m.def("magnitude_batch_norm_backward(Tensor grad, Tensor z, Tensor? weight, Tensor rstd, bool training) "
-        "-> (Tensor, Tensor)");
+  // z / sqrt(E|z|^2 + eps); batches: the count whose reciprocal replaces momentum. Second output: 1 / sqrt(E|z|^2 +
+  // eps)
+  m.def(
+      "magnitude_batch_norm_forward(Tensor z, Tensor(a!)? running_power, Tensor? weight, Tensor? batches, bool "
+      "training, "
+      "float momentum, float eps) -> (Tensor, Tensor)");
+  m.def(
+      "magnitude_batch_norm_backward(Tensor grad, Tensor z, Tensor? weight, Tensor rstd, bool training) "
+      "-> (Tensor, Tensor)");
 
   // magnitude_relu(norm(z) + residual, c); the backward reads z where there is a weight, else only what came out
-  m.def("batch_norm_relu_forward(Tensor z, Tensor(a!)? running_power, Tensor? weight, Tensor? residual, Tensor? batches, "
-        "bool training, float momentum, float eps, float c) -> (Tensor, Tensor)");
-  m.def("batch_norm_relu_backward(Tensor grad, Tensor out, Tensor? z, Tensor? weight, Tensor? residual, Tensor rstd, "
-        "bool training, float c) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "batch_norm_relu_forward(Tensor z, Tensor(a!)? running_power, Tensor? weight, Tensor? residual, Tensor? batches, "
+      "bool training, float momentum, float eps, float c) -> (Tensor, Tensor)");
+  m.def(
+      "batch_norm_relu_backward(Tensor grad, Tensor out, Tensor? z, Tensor? weight, Tensor? residual, Tensor rstd, "
+      "bool training, float c) -> (Tensor, Tensor, Tensor)");
 
   // second output: which element of its window won, one byte (255: a window of padding only)
-  m.def("magnitude_max_pool2d_forward(Tensor z, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "
-        "bool ceil_mode) -> (Tensor, Tensor)");
-  m.def("magnitude_max_pool2d_backward(Tensor grad, Tensor index, int[] input_size, int[] kernel_size, int[] stride, "
-        "int[] padding, int[] dilation) -> Tensor");
+  m.def(
+      "magnitude_max_pool2d_forward(Tensor z, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "
+      "bool ceil_mode) -> (Tensor, Tensor)");
+  m.def(
+      "magnitude_max_pool2d_backward(Tensor grad, Tensor index, int[] input_size, int[] kernel_size, int[] stride, "
+      "int[] padding, int[] dilation) -> Tensor");
 }

@@ -13,7 +13,8 @@ template <class T>
 std::vector<Complex<T>> turns_of(const Tensor& theta) {
   std::vector<Complex<T>> turns(static_cast<size_t>(theta.numel()));
   const bool wide = theta.scalar_type() == torch::headeronly::ScalarType::Double;
-  STD_TORCH_CHECK(wide || theta.scalar_type() == torch::headeronly::ScalarType::Float, "theta must be float32 or float64");
+  STD_TORCH_CHECK(wide || theta.scalar_type() == torch::headeronly::ScalarType::Float,
+                  "theta must be float32 or float64");
   for (size_t k = 0; k < turns.size(); ++k) {
     const double t = wide ? data<double>(theta)[k] : static_cast<double>(data<float>(theta)[k]);
     turns[k] = {static_cast<T>(std::cos(t)), static_cast<T>(std::sin(t))};
@@ -34,7 +35,9 @@ CVK_CLONES double cross(const T* re, const T* im, const T* g_re, const T* g_im, 
 class AngleSum {
  public:
   AngleSum(const Planar& v, bool wanted, int64_t angles_per_sample = 1)
-      : tasks_(wanted ? runs(v).tasks(v) : 0), angles_(v.n * angles_per_sample), each_(angles_per_sample),
+      : tasks_(wanted ? runs(v).tasks(v) : 0),
+        angles_(v.n * angles_per_sample),
+        each_(angles_per_sample),
         partial_(static_cast<size_t>(tasks_ * each_), 0.0) {}
 
   void add(int64_t task, double sum, int64_t angle = 0) { partial_[task * each_ + angle] = sum; }

@@ -24,8 +24,8 @@ void with_flag(bool flag, F f) {
 }
 
 template <class T, class W, class Residual>
-CVK_CLONES void forward_lines(W, Residual, const T* re, const T* im, const T* res_re, const T* res_im, T* out_re, T* out_im,
-                              Lines lines, const T* scale, T c) {
+CVK_CLONES void forward_lines(W, Residual, const T* re, const T* im, const T* res_re, const T* res_im, T* out_re,
+                              T* out_im, Lines lines, const T* scale, T c) {
   for (int64_t line = 0; line < lines.count; ++line, scale += lines.advance) {
     const int64_t at = line * lines.stride;
     CVK_SIMD
@@ -41,12 +41,12 @@ CVK_CLONES void forward_lines(W, Residual, const T* re, const T* im, const T* re
   }
 }
 
-// From y, g and the residual: writes dL/dv to gate and adds Re(conj(x) dL/dv) of the normalised x. Where z was kept (there
-// is a weight) x = rstd z, else x = v - residual with v from y.
+// From y, g and the residual: writes dL/dv to gate and adds Re(conj(x) dL/dv) of the normalised x. Where z was kept
+// (there is a weight) x = rstd z, else x = v - residual with v from y.
 template <class T, class W, class Residual, class Kept>
-CVK_CLONES void gate_lines(W, Residual, Kept, const T* y_re, const T* y_im, const T* g_re, const T* g_im, const T* res_re,
-                           const T* res_im, const T* z_re, const T* z_im, T* gate_re, T* gate_im, Lines lines, const T* rstd,
-                           T c, sum_t<T, W>* sums) {
+CVK_CLONES void gate_lines(W, Residual, Kept, const T* y_re, const T* y_im, const T* g_re, const T* g_im,
+                           const T* res_re, const T* res_im, const T* z_re, const T* z_im, T* gate_re, T* gate_im,
+                           Lines lines, const T* rstd, T c, sum_t<T, W>* sums) {
   for (int64_t line = 0; line < lines.count; ++line, rstd += lines.advance, sums += lines.advance) {
     const int64_t at = line * lines.stride;
     T sum = 0;
@@ -117,16 +117,17 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::optional<Tensor> running_power
       normalise<T>(v, in, running, data_or_null<T>(weight), eps, data<T>(rstd),
                    [&](auto walk, Lines lines, const T* scale) {
                      const int64_t re = lines.first, im = re + v.part;
-                     forward_lines(walk, has_residual, in + re, in + im, res + re, res + im, to + re, to + im, lines, scale,
-                                   static_cast<T>(c));
+                     forward_lines(walk, has_residual, in + re, in + im, res + re, res + im, to + re, to + im, lines,
+                                   scale, static_cast<T>(c));
                    });
     });
   });
   return {out, rstd};
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, std::optional<Tensor> z, std::optional<Tensor> weight,
-                                            std::optional<Tensor> residual, Tensor rstd, bool training, double c) {
+std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, std::optional<Tensor> z,
+                                            std::optional<Tensor> weight, std::optional<Tensor> residual, Tensor rstd,
+                                            bool training, double c) {
   const Planar v = planar(out, "out");
   check_alike(grad, v, out, "grad");
   if (z) check_alike(*z, v, out, "z");

@@ -1,10 +1,10 @@
 // What the normalising operations share: a walk by channel, and the statistics.
 //
-// Contiguous and interleaved features with long planes are walked channel by channel, all samples of one: what a reduction
-// has read is still in the second-level cache when it is read again. Short planes are walked in the order they lie in: a
-// jump to another page for each costs more than a second read of what the third-level cache holds (16x16 planes, N=64,
-// C=32, float32, one thread: 0.19 ms by channel). In channels-last the channel is the fastest axis, so rows are walked,
-// and each row's loop runs over a vector of per-channel numbers.
+// Contiguous and interleaved features with long planes are walked channel by channel, all samples of one: what a
+// reduction has read is still in the second-level cache when it is read again. Short planes are walked in the order
+// they lie in: a jump to another page for each costs more than a second read of what the third-level cache holds (16x16
+// planes, N=64, C=32, float32, one thread: 0.19 ms by channel). In channels-last the channel is the fastest axis, so
+// rows are walked, and each row's loop runs over a vector of per-channel numbers.
 #pragma once
 
 #include <cmath>
@@ -14,7 +14,8 @@
 
 namespace cvk {
 
-// How a line's loop runs: STEP between elements, CHANNEL 1 where element i is channel i (per-channel numbers are vectors).
+// How a line's loop runs: STEP between elements, CHANNEL 1 where element i is channel i (per-channel numbers are
+// vectors).
 template <int64_t STEP, int64_t CHANNEL>
 struct Walk {
   static constexpr int64_t step = STEP, channel = CHANNEL;
@@ -36,7 +37,8 @@ template <class T, class W>
 using sum_t = std::conditional_t<W::channel == 1, T, double>;
 
 // What a kernel does in one call: `count` lines of `length` elements, `stride` apart. The per-channel numbers of a line
-// stand `advance` after those of the line before: 1 for neighbouring planes, 0 for one channel's planes or rows of channels.
+// stand `advance` after those of the line before: 1 for neighbouring planes, 0 for one channel's planes or rows of
+// channels.
 struct Lines {
   int64_t first, count, stride, length, advance;
 };
@@ -193,12 +195,12 @@ struct Lanes {
 
 constexpr int64_t SAMPLE_BLOCK = 4;  // samples of a task
 
-// Adds x factor y, lane by lane, over the planes of some samples of a contiguous feature; lanes [C][Lanes::count]. Planes
-// are short: what a sum over each alone would cost is mostly the folding of its lanes (N=64, C=32, 16x16, one thread:
-// 0.083 ms for the powers so, 0.05 ms lane by lane).
+// Adds x factor y, lane by lane, over the planes of some samples of a contiguous feature; lanes [C][Lanes::count].
+// Planes are short: what a sum over each alone would cost is mostly the folding of its lanes (N=64, C=32, 16x16, one
+// thread: 0.083 ms for the powers so, 0.05 ms lane by lane).
 template <class T>
-CVK_CLONES void product_planes(const T* x, const T* y, int64_t samples, int64_t channels, int64_t length, const T* factor,
-                               T* lanes) {
+CVK_CLONES void product_planes(const T* x, const T* y, int64_t samples, int64_t channels, int64_t length,
+                               const T* factor, T* lanes) {
   using V = typename Lanes<T>::type;
   constexpr int64_t L = Lanes<T>::count;
   for (int64_t half = 0; half < 2 * samples; ++half) {
@@ -210,7 +212,8 @@ CVK_CLONES void product_planes(const T* x, const T* y, int64_t samples, int64_t 
         a += (*reinterpret_cast<const V*>(x + i) * f) * *reinterpret_cast<const V*>(y + i);
         b += (*reinterpret_cast<const V*>(x + i + L) * f) * *reinterpret_cast<const V*>(y + i + L);
       }
-      for (; i + L <= length; i += L) a += (*reinterpret_cast<const V*>(x + i) * f) * *reinterpret_cast<const V*>(y + i);
+      for (; i + L <= length; i += L)
+        a += (*reinterpret_cast<const V*>(x + i) * f) * *reinterpret_cast<const V*>(y + i);
       T rest = 0;
       for (; i < length; ++i) rest += (x[i] * f) * y[i];
       *reinterpret_cast<V*>(lanes + c * L) += a + b;
@@ -219,8 +222,8 @@ CVK_CLONES void product_planes(const T* x, const T* y, int64_t samples, int64_t 
   }
 }
 
-// The sum of Re(conj(x) y) factor per channel of two contiguous features: the parts are multiplied alike, so memory is read
-// in one stream.
+// The sum of Re(conj(x) y) factor per channel of two contiguous features: the parts are multiplied alike, so memory is
+// read in one stream.
 template <class T>
 std::vector<double> product_sums(const Planar& v, const T* x, const T* y, const T* factor) {
   constexpr int64_t L = Lanes<T>::count;
@@ -249,10 +252,11 @@ void write_all(W walk, const Planar& v, const Write& write) {
   }
 }
 
-// Normalise with apply(walk, lines, scale pointer): statistics (where the batch's are wanted), running update, and the pass
-// that writes. rstd [C] is filled; scale is rstd times the weight.
+// Normalise with apply(walk, lines, scale pointer): statistics (where the batch's are wanted), running update, and the
+// pass that writes. rstd [C] is filled; scale is rstd times the weight.
 template <class T, class Apply>
-void normalise(const Planar& v, const T* z, const Running& running, const T* weight, double eps, T* rstd, const Apply& apply) {
+void normalise(const Planar& v, const T* z, const Running& running, const T* weight, double eps, T* rstd,
+               const Apply& apply) {
   const double count = static_cast<double>(v.n * v.s), rate = running.training ? running.rate() : 0.0;
   const bool batch = running.batch_statistics();
   std::vector<T> scale(static_cast<size_t>(v.c));
@@ -286,12 +290,13 @@ void normalise(const Planar& v, const T* z, const Running& running, const T* wei
   });
 }
 
-// The two passes of a backward: reduce(walk, lines, rstd, sums) adds Re(conj(x) g) per channel, x = rstd z the normalised
-// feature, and whole(walk, reduce) gives the sums over all of it; write(walk, lines, rstd, alpha, beta) gives alpha g + beta x. Through the batch's statistics
+// The two passes of a backward: reduce(walk, lines, rstd, sums) adds Re(conj(x) g) per channel, x = rstd z the
+// normalised feature, and whole(walk, reduce) gives the sums over all of it; write(walk, lines, rstd, alpha, beta)
+// gives alpha g + beta x. Through the batch's statistics
 //   dL/dz = rstd (w g - x w E[Re(conj(x) g)]),  through frozen ones rstd w g.     grad_weight: the sums.
 template <class T, class Reduce, class Whole, class Write>
-void normalise_backward(const Planar& v, const T* rstd, const T* weight, bool batch, T* grad_weight, const Reduce& reduce,
-                        const Whole& whole, const Write& write) {
+void normalise_backward(const Planar& v, const T* rstd, const T* weight, bool batch, T* grad_weight,
+                        const Reduce& reduce, const Whole& whole, const Write& write) {
   const double count = static_cast<double>(v.n * v.s);
   std::vector<T> alpha(static_cast<size_t>(v.c)), beta(static_cast<size_t>(v.c));
   const auto settle = [&](int64_t c, double sum) {
@@ -315,7 +320,8 @@ void normalise_backward(const Planar& v, const T* rstd, const T* weight, bool ba
     const auto each = [&](auto w, Lines lines, auto* into, int64_t c) { reduce(w, lines, rstd + c, into); };
     const std::vector<double> sums = whole(walk, each);
     for (int64_t c = 0; c < v.c; ++c) settle(c, sums[c]);
-    write_all(walk, v, [&](auto w, Lines lines, int64_t c) { write(w, lines, rstd + c, alpha.data() + c, beta.data() + c); });
+    write_all(walk, v,
+              [&](auto w, Lines lines, int64_t c) { write(w, lines, rstd + c, alpha.data() + c, beta.data() + c); });
   });
 }
 

@@ -56,8 +56,8 @@ CVK_CLONES void dot_lines(W, const T* re, const T* im, const T* g_re, const T* g
 }
 
 template <class T, class W>
-CVK_CLONES void combine_lines(W, const T* re, const T* im, const T* g_re, const T* g_im, T* out_re, T* out_im, Lines lines,
-                              const T* rstd, const T* alpha, const T* beta) {
+CVK_CLONES void combine_lines(W, const T* re, const T* im, const T* g_re, const T* g_im, T* out_re, T* out_im,
+                              Lines lines, const T* rstd, const T* alpha, const T* beta) {
   for (int64_t line = 0; line < lines.count; ++line) {
     const int64_t at = line * lines.stride;
     CVK_SIMD

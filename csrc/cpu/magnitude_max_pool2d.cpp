@@ -95,8 +95,8 @@ CVK_CLONES void finish(Best<T> b, T* re, T* im, uint8_t* index, int64_t step, in
   }
 }
 
-// 2x2, stride 2. First the better of two rows, column by column. The loop over the rows is inside: a call for each costs
-// more than a short row's work.
+// 2x2, stride 2. First the better of two rows, column by column. The loop over the rows is inside: a call for each
+// costs more than a short row's work.
 template <class T>
 CVK_CLONES void better_rows(Best<T> b, const T* re, const T* im, int64_t row, int64_t width, int64_t rows) {
   for (int64_t y = 0; y < rows; ++y) {
@@ -185,7 +185,8 @@ void pool_rows(const T* re, const T* im, T* out_re, T* out_im, uint8_t* index, i
 
 // Channels-last: one place after another, along the channels of one output.
 template <class T>
-void pool_channels(const T* z, T* out, uint8_t* index, const Planar& v, const Window& w, int64_t oy, Scratch<T>& scratch) {
+void pool_channels(const T* z, T* out, uint8_t* index, const Planar& v, const Window& w, int64_t oy,
+                   Scratch<T>& scratch) {
   const int64_t top = oy * w.y.stride - w.y.padding;
   const Span<int64_t> rows = inside(w.y, top);
   for (int64_t ox = 0; ox < w.x.out; ++ox) {
@@ -253,15 +254,16 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::vector<int64_t> kernel_size, s
   return {out, index};
 }
 
-// 2x2, stride 2: every position belongs to one window, so each is written once. Spread over the columns for a whole plane
-// (rows may be too short for a vector), then row by row to where they belong.
+// 2x2, stride 2: every position belongs to one window, so each is written once. Spread over the columns for a whole
+// plane (rows may be too short for a vector), then row by row to where they belong.
 template <class T>
 CVK_CLONES void widen(const uint8_t* __restrict index, T* __restrict place, int64_t count) {
   for (int64_t i = 0; i < count; ++i) place[i] = index[i];
 }
 
 template <class T>
-CVK_CLONES void spread_columns(const T* __restrict g, const T* __restrict place, T* __restrict out, int64_t count, T first) {
+CVK_CLONES void spread_columns(const T* __restrict g, const T* __restrict place, T* __restrict out, int64_t count,
+                               T first) {
   for (int64_t i = 0; i < count; ++i) {
     const T value = g[i], k = place[i];
     out[2 * i] = k == first ? value : T(0);
@@ -330,7 +332,8 @@ Tensor backward(Tensor grad, Tensor index, std::vector<int64_t> input_size, std:
             if (place >= w.places()) continue;  // a window of padding only
             const int64_t y = oy * w.y.stride - w.y.padding + place / w.x.kernel * w.y.dilation;
             const int64_t x = ox * w.x.stride - w.x.padding + place % w.x.kernel * w.x.dilation;
-            if (y < 0 || y >= w.y.size || x < 0 || x >= w.x.size) continue;  // never from our forward; never out of bounds
+            if (y < 0 || y >= w.y.size || x < 0 || x >= w.x.size)
+              continue;  // never from our forward; never out of bounds
             T* at = re + (y * w.x.size + x) * position;
             at[0] += g_re[(row + ox) * v.position];
             at[part] += g_re[(row + ox) * v.position + v.part];

@@ -20,8 +20,8 @@ CVK_CLONES void forward_run(const T* re, const T* im, T* out_re, T* out_im, int6
 }
 
 template <class T, int64_t STEP>
-CVK_CLONES void backward_run(const T* re, const T* im, const T* g_re, const T* g_im, T* out_re, T* out_im, int64_t count,
-                             T c, bool detach) {
+CVK_CLONES void backward_run(const T* re, const T* im, const T* g_re, const T* g_im, T* out_re, T* out_im,
+                             int64_t count, T c, bool detach) {
   CVK_SIMD
   for (int64_t i = 0; i < count; ++i) {
     const auto g = relu_backward(re[i * STEP], im[i * STEP], g_re[i * STEP], g_im[i * STEP], c, detach);
@@ -132,7 +132,8 @@ Tensor backward(Tensor grad, Tensor z, Tensor mean, double c, int64_t reduce, bo
       with_step(v, [&](auto step) {
         for_runs(v, [&](int64_t, int64_t, int64_t at, int64_t, int64_t count) {
           const int64_t im = at + v.part;
-          backward_run<T, step.value>(in + at, in + im, g + at, g + im, to + at, to + im, count, static_cast<T>(c), detach);
+          backward_run<T, step.value>(in + at, in + im, g + at, g + im, to + at, to + im, count, static_cast<T>(c),
+                                      detach);
         });
       });
       return;

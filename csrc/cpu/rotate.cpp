@@ -61,7 +61,8 @@ CVK_CLONES void backward_run(const T* re, const T* im, T* a, T* b, int64_t count
 Tensor forward(Tensor a, Tensor b, Tensor theta) {
   Tensor out = planar_from(a);
   const Planar v = planar(out, "out");
-  STD_TORCH_CHECK(b.numel() == a.numel() && a.scalar_type() == b.scalar_type() && channels_last(a) == channels_last(b) &&
+  STD_TORCH_CHECK(b.numel() == a.numel() && a.scalar_type() == b.scalar_type() &&
+                      channels_last(a) == channels_last(b) &&
                       (channels_last(a) || (a.is_contiguous() && b.is_contiguous())),
                   "a and b must have one shape, dtype and dense layout");
   check_vector(theta, v.n, "theta");

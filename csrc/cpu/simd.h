@@ -1,4 +1,5 @@
-// How the CPU kernels walk a feature: runs of elements one stride apart, several threads, SIMD clones chosen at load time.
+// How the CPU kernels walk a feature: runs of elements one stride apart, several threads, SIMD clones chosen at load
+// time.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -111,8 +112,8 @@ inline Tensor strided_like(const Tensor& t, const std::vector<int64_t>& sizes, c
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &device_type));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(t.get(), &device_index));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), dtype,
-                                                  device_type, device_index, &out));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
+                                                  dtype, device_type, device_index, &out));
   return Tensor(out);
 }
 
