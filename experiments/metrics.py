@@ -7,6 +7,7 @@ from torch.nn.functional import conv2d
 
 import cvkernels.functional as F
 
+LEARNED = 0.8  # a network has learned where its classification error is at most this share of a blind guess's
 CONTROL = 0.5  # an attacker counts where it reaches this share of the mean-image RMSE on features in the open
 
 
@@ -103,4 +104,6 @@ def law_error(process, z, theta):
     with torch.no_grad():
         turned = F.rotate_phase(process(z), theta)
         difference = process(F.rotate_phase(z, theta)) - turned
-    return (difference.norm(dim=1).max() / turned.norm(dim=1).max()).item()
+    # features of zeros come out as zeros: the law holds there, and nothing is divided by nothing
+    size = turned.norm(dim=1).max().clamp_min(torch.finfo(turned.dtype).tiny)
+    return (difference.norm(dim=1).max() / size).item()

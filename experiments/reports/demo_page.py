@@ -70,6 +70,14 @@ def explanations(results):
         "The original network has no key: its features cross in the open, attack 2 is one U-Net on them, and there "
         "is no angle to find. That U-Net is the positive control of the other row."
     ]
+    blind = 1 - 1 / results["data"]["classes"]
+    for form, network in results["networks"].items():
+        if network["test_error"] > metrics.LEARNED * blind:
+            said.append(
+                f"The {form} network did not learn: {_percent(network['test_error'])} of its classes are wrong, a "
+                f"blind guess has {_percent(blind)}. What its features do not show to an attack they do not show to "
+                "the network either; no number of its row says anything about privacy."
+            )
     if results["control"]:
         said.append(
             f"Positive control passed: on the original's features this attacker reaches {rmse['open-features']:.3f}, "

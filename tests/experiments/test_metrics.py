@@ -93,4 +93,5 @@ def test_law_error_sees_a_bias_and_nothing_else():
     want = (
         math.sqrt(2) * (1 - torch.exp(1j * theta)).abs().max() / (torch.complex(z[:, 0], z[:, 1]) + 1 + 1j).abs().max()
     )
+    assert metrics.law_error(torch.zeros_like, z, theta) == 0
     assert metrics.law_error(lambda z: z + 1, z, theta) == pytest.approx(want.item())
