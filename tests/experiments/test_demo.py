@@ -118,7 +118,11 @@ def test_other_attack_settings_keep_the_trained_networks(finished, capsys, tmp_p
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path):
     words = [sys.executable, "-m", "experiments", *command(tmp_path), "--set", "epochs=2000"]
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+    # a handler here becomes the default in the child; Ctrl-C ignored, as in a background job, would stay ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    job = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    with job:
         until = time.monotonic() + 60
         while not list(tmp_path.glob("stages/lenet-original/*/metrics.jsonl")):
             assert job.poll() is None, job.stderr.read()
