@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Run:
         write_json(self.folder / "settings.json", {"settings": self.settings, "data": self.data, "format": FORMAT})
         write_json(self.folder / "environment.json", environment())
         self._metrics = []
+        self._began = time.monotonic()
 
     def log(self, **metrics):
         """Append one record to metrics.jsonl."""
@@ -77,7 +79,8 @@ class Run:
         return load_file(self.folder / file)
 
     def finish(self, **summary):
-        """Write the summary, after which the run counts as finished."""
+        """Write the summary and the seconds since `start`, after which the run counts as finished."""
+        summary["seconds"] = round(time.monotonic() - self._began, 1)
         write_json(self.folder / "summary.json", summary)
         return summary
 

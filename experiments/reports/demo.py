@@ -136,6 +136,8 @@ def work(job):
         "curves": curves(job, (original_run, complex_run, angle_run), attacks),
         "shown": {"pixels": victims.pixels[shown].cpu(), "mean": job.data.attacker.train.pixels.mean(0).cpu()},
     }
+    stages = (results["networks"]["original"], results["networks"]["complex"], guessed, *attacks.values())
+    results["worked"] = sum(stage["seconds"] for stage in stages)
     results["bars"] = bars(job.data.name, results)
     return results
 

@@ -101,13 +101,10 @@ def curves(out, results):
     attack.set_ylim(0, 2.3 * mean)  # what is worse than twice the mean image is off the picture; it is in the csv file
     attack.legend(fontsize=7.5, loc="upper right")
     angle.plot(*_curve(results, "angle", "val_angle_error"), color=GREEN)
-    angle.set(
-        title="Angle predictor: error on its own validation images",
-        xlabel="epoch",
-        ylabel="mean circular error (rad)",
-        yscale="log",
-    )
-    _log_ticks(angle)
+    angle.set(title="Angle predictor: error on its own validation images", xlabel="epoch", ylim=(0, None))
+    angle.set_ylabel("mean circular error (rad)")
+    for ax in axes.flat:
+        ax.xaxis.get_major_locator().set_params(integer=True)
     _save(figure, out / "curves.png")
     _csv(
         out / "curves.csv",
@@ -154,15 +151,6 @@ def angles(out, results):
 def _curve(results, stage, measure, scale=1):
     rows = [r for r in results["curves"] if r.stage == stage and r.measure == measure]
     return [r.epoch for r in rows], [scale * r.value for r in rows]
-
-
-def _log_ticks(ax):
-    """Few and plain numbers on a logarithmic axis."""
-    from matplotlib import ticker
-
-    ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5, 7)))
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_locator(ticker.NullLocator())
 
 
 def _save(figure, path):

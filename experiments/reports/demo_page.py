@@ -125,8 +125,9 @@ def explanations(results):
         )
     if angle["wrapped"]:
         said.append(
-            f"The raw angle error is larger than the circular one because {angle['wrapped']} of the angles lie next "
-            "to 0 or 2π, where a guess just across that border counts as a whole turn off."
+            f"The raw angle error is larger than the circular one because {angle['wrapped']} of "
+            f"{len(angle['raw'])} guesses fell just across the border between 2π and 0, where raw counts almost a "
+            "whole turn."
         )
     return said
 
@@ -190,8 +191,7 @@ def page(results):
         "- Rotation law on the trained processor, relative error: "
         + ", ".join(f"{value:.1e} ({case})" for case, value in results["law"].items()) + ".",
         f"- Seed {results['seed']}; device {results['device']}; torch {results['environment']['torch']}; "
-        f"commit {results['environment']['commit']}; {clock(results['seconds'])} for this command (finished stages "
-        "are not redone).",
+        f"commit {results['environment']['commit']}; {clock(results['worked'])} of work.",
         "- Settings: " + ", ".join(f"{k} {v}" for k, v in results["settings"].items() if k != "preset") + ".",
         "- More measures (MAE, PSNR, SSIM, the units of the published tables, the attacker's own test half): "
         "[results.json](results.json); the table as [csv](results.csv); the figures' data: "
