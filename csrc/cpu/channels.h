@@ -89,15 +89,26 @@ void for_channels(const Planar& v, const F& f) {
                               });
 }
 
-// In memory order: f(first plane, its channel, lines), the lines neighbouring planes of one sample.
+// Sample by sample: f(first plane, its channel, lines), the lines neighbouring planes of one sample. From the last
+// sample to the first where `back`: a second pass then begins with what the first has left in the second-level cache.
 template <class F>
-void for_planes(const Planar& v, const F& f) {
+void for_planes(const Planar& v, bool back, const F& f) {
   const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, v.s));
   torch::stable::parallel_for(0, v.n * v.c, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end;) {
-      const int64_t n = p / v.c, c = p % v.c, count = std::min(end - p, v.c - c);
-      f(p, c, Lines{n * v.sample + c * v.channel, count, v.channel, v.s, 1});
-      p += count;
+    const auto piece = [&](int64_t first, int64_t last) {  // planes of one sample
+      const int64_t n = first / v.c, c = first % v.c;
+      f(first, c, Lines{n * v.sample + c * v.channel, last - first, v.channel, v.s, 1});
+    };
+    if (back) {
+      for (int64_t last = end, first; last > begin; last = first) {
+        first = std::max(begin, (last - 1) / v.c * v.c);
+        piece(first, last);
+      }
+    } else {
+      for (int64_t first = begin, last; first < end; first = last) {
+        last = std::min(end, (first / v.c + 1) * v.c);
+        piece(first, last);
+      }
     }
   });
 }
@@ -181,7 +192,7 @@ std::vector<double> channel_sums(W walk, const Planar& v, const Reduce& reduce) 
     return fold(partial, v.c);
   } else {
     std::vector<double> partial(static_cast<size_t>(v.n * v.c), 0.0);
-    for_planes(v, [&](int64_t p, int64_t c, Lines lines) { reduce(walk, lines, partial.data() + p, c); });
+    for_planes(v, false, [&](int64_t p, int64_t c, Lines lines) { reduce(walk, lines, partial.data() + p, c); });
     return fold(partial, v.c);
   }
 }
@@ -222,6 +233,16 @@ CVK_CLONES void product_planes(const T* x, const T* y, int64_t samples, int64_t 
   }
 }
 
+template <class T>
+CVK_CLONES void fold_lanes(const T* lanes, int64_t channels, double* sums) {
+  for (int64_t c = 0; c < channels; ++c, lanes += Lanes<T>::count) {
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t l = 0; l < Lanes<T>::count; ++l) sum += lanes[l];
+    sums[c] += static_cast<double>(sum);
+  }
+}
+
 // The sum of Re(conj(x) y) factor per channel of two contiguous features: the parts are multiplied alike, so memory is
 // read in one stream.
 template <class T>
@@ -236,7 +257,7 @@ std::vector<double> product_sums(const Planar& v, const T* x, const T* y, const 
       const int64_t first = b * SAMPLE_BLOCK, at = first * v.sample;
       std::fill(lanes.begin(), lanes.end(), T(0));
       product_planes(x + at, y + at, std::min(SAMPLE_BLOCK, v.n - first), v.c, v.s, factor, lanes.data());
-      for (int64_t k = 0; k < v.c * L; ++k) partial[b * v.c + k / L] += static_cast<double>(lanes[k]);
+      fold_lanes(lanes.data(), v.c, partial.data() + b * v.c);
     }
   });
   return fold(partial, v.c);
@@ -248,7 +269,7 @@ void write_all(W walk, const Planar& v, const Write& write) {
   if constexpr (W::channel) {
     for_row_blocks(v, [&](int64_t, Lines lines) { write(walk, lines, 0); });
   } else {
-    for_planes(v, [&](int64_t, int64_t c, Lines lines) { write(walk, lines, c); });
+    for_planes(v, true, [&](int64_t, int64_t c, Lines lines) { write(walk, lines, c); });
   }
 }
 

@@ -52,7 +52,7 @@ def batch_norm_relu(
     if residual is not None:
         residual = residual if residual.stride() == z.stride() else _as(residual, z)
     # outside the Function for its write to the running power: see magnitude_batch_norm
-    y, rstd = backend.operators(chosen).batch_norm_relu_forward(
+    y, rstd = backend.operators(chosen).batch_norm_relu_forward.default(
         z.detach(), running_power, *(None if t is None else t.detach() for t in (weight, residual)), *settings
     )
     if tracked(z, weight, residual):
@@ -83,7 +83,7 @@ class _BatchNormReLU(torch.autograd.Function):
         y, z, weight, residual, rstd = ctx.saved_tensors
         training, c, chosen = ctx.settings
         with torch.no_grad():
-            grads = backend.operators(chosen).batch_norm_relu_backward(
+            grads = backend.operators(chosen).batch_norm_relu_backward.default(
                 like(grad, y), y, z, weight, residual, rstd, training, c
             )
         needs_z, needs_weight, needs_residual = ctx.needs_input_grad[:3]

@@ -43,7 +43,7 @@ def magnitude_batch_norm(
     z = dense(z)
     # The operator writes the running power, so it is called here and not inside the Function: traced there, its write
     # is dropped without a word (measured with aot_eager and Inductor). The Function only attaches the gradient.
-    y, rstd = backend.operators(chosen).magnitude_batch_norm_forward(
+    y, rstd = backend.operators(chosen).magnitude_batch_norm_forward.default(
         z.detach(), running_power, None if weight is None else weight.detach(), *settings
     )
     if tracked(z, weight):
@@ -66,7 +66,7 @@ class _MagnitudeBatchNorm(torch.autograd.Function):
     def backward(ctx, grad):
         z, weight, rstd = ctx.saved_tensors
         with torch.no_grad():
-            grad_z, grad_weight = backend.operators(ctx.chosen).magnitude_batch_norm_backward(
+            grad_z, grad_weight = backend.operators(ctx.chosen).magnitude_batch_norm_backward.default(
                 like(grad, z), z, weight, rstd, ctx.training
             )
         grads = (g if needed else None for g, needed in zip((grad_z, grad_weight), ctx.needs_input_grad, strict=False))

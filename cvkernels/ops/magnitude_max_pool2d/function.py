@@ -86,7 +86,7 @@ def _flat(index, W, kernel, step, pad, spread):
 class _MagnitudeMaxPool2d(torch.autograd.Function):
     @staticmethod
     def forward(z, kernel, step, pad, spread, ceil_mode, chosen):
-        return backend.operators(chosen).magnitude_max_pool2d_forward(z, kernel, step, pad, spread, ceil_mode)
+        return backend.operators(chosen).magnitude_max_pool2d_forward.default(z, kernel, step, pad, spread, ceil_mode)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -99,7 +99,7 @@ class _MagnitudeMaxPool2d(torch.autograd.Function):
     def backward(ctx, grad, _):
         (index,) = ctx.saved_tensors
         with torch.no_grad():
-            out = backend.operators(ctx.chosen).magnitude_max_pool2d_backward(dense(grad), index, *ctx.settings)
+            out = backend.operators(ctx.chosen).magnitude_max_pool2d_backward.default(dense(grad), index, *ctx.settings)
         return *once("magnitude_max_pool2d", (grad,), out), None, None, None, None, None, None
 
 

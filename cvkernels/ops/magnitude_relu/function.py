@@ -51,7 +51,7 @@ def _run(z, *settings):
 class _MagnitudeReLU(torch.autograd.Function):
     @staticmethod
     def forward(z, c, reduce, detach_modulus, chosen):
-        return backend.operators(chosen).magnitude_relu_forward(z, c, reduce)
+        return backend.operators(chosen).magnitude_relu_forward.default(z, c, reduce)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -64,7 +64,9 @@ class _MagnitudeReLU(torch.autograd.Function):
         z, mean = ctx.saved_tensors
         c, reduce, detach_modulus, chosen = ctx.settings
         with torch.no_grad():
-            out = backend.operators(chosen).magnitude_relu_backward(like(grad, z), z, mean, c, reduce, detach_modulus)
+            out = backend.operators(chosen).magnitude_relu_backward.default(
+                like(grad, z), z, mean, c, reduce, detach_modulus
+            )
         return *once("magnitude_relu", (z, grad), out), None, None, None, None
 
 

@@ -50,7 +50,7 @@ def _channels_last(a: Tensor) -> bool:
 class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(a, b, theta, chosen):
-        return backend.operators(chosen).rotate_forward(a, like(b, a), theta.contiguous())
+        return backend.operators(chosen).rotate_forward.default(a, like(b, a), theta.contiguous())
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -64,7 +64,7 @@ class _Rotate(torch.autograd.Function):
             grads = _differentiable(grad, out, theta)
         else:
             grad = grad if out is None else like(grad, out)
-            grads = backend.operators(ctx.chosen).rotate_backward(_dense(grad), out, theta.contiguous())
+            grads = backend.operators(ctx.chosen).rotate_backward.default(_dense(grad), out, theta.contiguous())
         return *map(wanted, grads, ctx.needs_input_grad), None
 
 

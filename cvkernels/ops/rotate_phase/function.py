@@ -36,7 +36,7 @@ def rotate_phase(z: Tensor, theta: Tensor) -> Tensor:
 class _RotatePhase(torch.autograd.Function):
     @staticmethod
     def forward(z, theta, chosen):
-        return backend.operators(chosen).rotate_phase_forward(z, theta.contiguous())
+        return backend.operators(chosen).rotate_phase_forward.default(z, theta.contiguous())
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -50,7 +50,7 @@ class _RotatePhase(torch.autograd.Function):
             grads = _differentiable(grad, out, theta)
         else:
             grad = dense(grad) if out is None else like(grad, out)
-            grads = backend.operators(ctx.chosen).rotate_phase_backward(grad, out, theta.contiguous())
+            grads = backend.operators(ctx.chosen).rotate_phase_backward.default(grad, out, theta.contiguous())
         return *map(wanted, grads, ctx.needs_input_grad), None
 
 

@@ -38,7 +38,7 @@ def unrotate(h: Tensor, theta: Tensor) -> Tensor:
 class _Unrotate(torch.autograd.Function):
     @staticmethod
     def forward(h, theta, chosen):
-        return backend.operators(chosen).unrotate_forward(h, theta.contiguous())
+        return backend.operators(chosen).unrotate_forward.default(h, theta.contiguous())
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -58,7 +58,7 @@ class _Unrotate(torch.autograd.Function):
                 grad = grad.contiguous()
             if h is not None and grad.is_contiguous():
                 h = h.contiguous()
-            grads = backend.operators(ctx.chosen).unrotate_backward(grad, h, theta.contiguous())
+            grads = backend.operators(ctx.chosen).unrotate_backward.default(grad, h, theta.contiguous())
         return *map(wanted, grads, ctx.needs_input_grad), None
 
 
