@@ -28,16 +28,19 @@ def floating(x, name: str, complex_too: bool = False) -> None:
 def feature(z, name: str = "z", spatial: int | None = None) -> None:
     """Planar ``[N, 2, C, *]`` or complex ``[N, C, *]``; ``spatial``: how many axes ``*`` must be."""
     floating(z, name, complex_too=True)
+    shape = z.shape
+    parts = 0 if z.is_complex() else 1
+    axes = len(shape) - 2 - parts
+    if axes >= 0 and (spatial is None or axes == spatial) and (not parts or shape[1] == 2):
+        return  # every call passes here: the words are only put together where they are needed
     stars = {None: ", *", 0: "", 1: ", L", 2: ", H, W"}[spatial]
     wanted = f"planar [N, 2, C{stars}] or complex [N, C{stars}]"
-    parts = 0 if z.is_complex() else 1
-    if z.ndim < 2 + parts or (spatial is not None and z.ndim != 2 + parts + spatial):
+    if axes < 0 or (spatial is not None and axes != spatial):
         raise ValueError(f"`{name}` must be {wanted}, got {shown(z)}")
-    if parts and z.shape[1] != 2:
-        raise ValueError(
-            f"`{name}` must be {wanted}, got {shown(z)} whose second axis is not the two parts; "
-            "build it with rotate, to_planar or torch.stack((re, im), 1)"
-        )
+    raise ValueError(
+        f"`{name}` must be {wanted}, got {shown(z)} whose second axis is not the two parts; "
+        "build it with rotate, to_planar or torch.stack((re, im), 1)"
+    )
 
 
 def same(x: Tensor, name: str, like: Tensor, like_name: str, shape: bool = True) -> None:

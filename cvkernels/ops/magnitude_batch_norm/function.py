@@ -43,10 +43,14 @@ def magnitude_batch_norm(
     z = dense(z)
     # The operator writes the running power, so it is called here and not inside the Function: traced there, its write
     # is dropped without a word (measured with aot_eager and Inductor). The Function only attaches the gradient.
-    y, rstd = backend.operators(chosen).magnitude_batch_norm_forward.default(
-        z.detach(), running_power, None if weight is None else weight.detach(), *settings
+    follow = tracked(z, weight)
+    inputs = (
+        (z.detach(), running_power, None if weight is None else weight.detach())
+        if follow
+        else (z, running_power, weight)
     )
-    if tracked(z, weight):
+    y, rstd = backend.operators(chosen).magnitude_batch_norm_forward.default(*inputs, *settings)
+    if follow:
         batch = settings[1] or running_power is None
         y = _MagnitudeBatchNorm.apply(z, weight, y, rstd, batch, chosen)
     return leave(y, was_complex)
