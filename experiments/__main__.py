@@ -1,7 +1,6 @@
 """`python -m experiments <verb>`. Torch is imported only once a verb is at work, so that `--help` is instant."""
 
 import argparse
-import os
 import sys
 
 
@@ -45,8 +44,6 @@ def parser():
 
 def main(argv=None):
     args = parser().parse_args(argv)
-    # read when torch loads its thread pool: waiting threads then leave the core to others instead of spinning on it
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from experiments.data import DataError
         from experiments.reports import demo

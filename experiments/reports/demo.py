@@ -13,6 +13,7 @@ adversary could know of its own success.
 
 import functools
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,15 +41,18 @@ KEYED_FIELDS = (  # what a network without a key does not depend on
 ATTACK_FIELDS = ("attack_epochs", "attack_batch", "attack_lr", "attack_decay", "unet_width")
 ANGLE_FIELDS = ("angle_epochs", "angle_batch", "angle_lr", "angle_loss")
 STAGES = (
-    # name, title, seconds per image and epoch on two cores (a U-Net's at width 8), for the time left
+    # name, title, seconds per image and epoch on one thread (a U-Net's at width 8), for the time left
     ("lenet-original", "original LeNet", 1.4e-4),
     ("lenet-complex", "complex LeNet with WGAN", 7e-4),
-    ("open-features", "U-Net on the original's features", 1.6e-3),
-    ("clean-features", "U-Net on the complex one's clean features (anchor)", 1.6e-3),
+    ("open-features", "U-Net on the original's features", 1.9e-3),
+    ("clean-features", "U-Net on the complex one's clean features (anchor)", 1.9e-3),
     ("angle", "angle predictor", 6e-5),
-    ("inversion1", "attack 1, U-Net on a*", 1.6e-3),
-    ("inversion2", "attack 2, U-Net on both parts", 1.6e-3),
+    ("inversion1", "attack 1, U-Net on a*", 1.9e-3),
+    ("inversion2", "attack 2, U-Net on both parts", 1.9e-3),
 )
+
+
+NARROW = 16  # U-Net width up to which one thread does
 
 
 class UsageError(ValueError):
@@ -75,6 +79,10 @@ def run(args):
     except ValueError as error:
         raise UsageError(error) from None
     device = choose_device(args.device)
+    if device.type == "cpu" and settings.unet_width <= NARROW and "OMP_NUM_THREADS" not in os.environ:
+        # U-Net of width 8, batches of 32, two cores, images a second: two threads 670, one 546; with one other busy
+        # process beside it two threads 43 (each waits for the other at every layer), one 543
+        torch.set_num_threads(1)
     out = Path(args.out or f"runs/demo/{args.data}-seed{args.seed}")
     data = datasets.load(args.data, settings, args.data_root, args.accept_checksum_mismatch)
     out.mkdir(parents=True, exist_ok=True)
@@ -338,7 +346,8 @@ def choose_device(name):
 def describe(device):
     if device.type == "cuda":
         return f"cuda, {torch.cuda.get_device_name(device)}"
-    return f"cpu, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread" + "s" * (threads > 1)
 
 
 def announce(job, out):
@@ -357,6 +366,6 @@ def announce(job, out):
         say(f"  {note}")
     seconds = sum(work for _, work in job.progress.stages)
     say(
-        f"  about {clock(seconds)} on two cores, 1 GiB of memory, 20 MB of disk under {out}; Ctrl-C stops, the same "
+        f"  about {clock(seconds)} on one core, 1 GiB of memory, 20 MB of disk under {out}; Ctrl-C stops, the same "
         "command continues"
     )
