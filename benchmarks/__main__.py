@@ -22,6 +22,8 @@ OPS = (
     "magnitude_batch_norm",
     "batch_norm_relu",
     "magnitude_max_pool2d",
+    "avg_pool2d",
+    "dropout",
     "conv2d",
     "linear",
     "block",

@@ -91,6 +91,18 @@ def magnitude_max_pool2d(re: Tensor, im: Tensor, kernel_size: int) -> Pair:
     )
 
 
+def dropout(re: Tensor, im: Tensor, p: float) -> Pair:
+    """One mask for both parts."""
+    mask = real.dropout(re.new_ones(re.shape), p)
+    return re * mask, im * mask
+
+
+def dropout2d(re: Tensor, im: Tensor, p: float) -> Pair:
+    """One mask of whole channels for both parts."""
+    mask = real.dropout(re.new_ones((*re.shape[:2], *(1,) * (re.ndim - 2))), p)
+    return re * mask, im * mask
+
+
 def block(re: Tensor, im: Tensor, first: Pair, second: Pair, powers: Pair) -> Pair:
     """A residual block with 3x3 complex weights: conv, norm, ReLU, conv, norm, + input, ReLU."""
     y = batch_norm_relu(*conv2d(re, im, *first, padding=1), powers[0])
