@@ -42,6 +42,19 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
       "batch_norm_relu_backward(Tensor grad, Tensor out, Tensor? z, Tensor? weight, Tensor? residual, Tensor rstd, "
       "bool training, float c) -> (Tensor, Tensor, Tensor)");
 
+  // sums of |z|^2 per channel over batch and positions [C], float32 or wider: what processes add up before they divide
+  m.def("magnitude_power_forward(Tensor z) -> Tensor");
+
+  // relu(norm(x) * weight + bias + residual) of a real feature [N, C, *]; also the mean and 1 / sqrt(var + eps) used.
+  // The backward's mask is out > 0; grad_residual has no elements where there was no residual.
+  m.def(
+      "real_batch_norm_relu_forward(Tensor x, Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor? weight, "
+      "Tensor? bias, Tensor? residual, Tensor? batches, bool training, float momentum, float eps) -> "
+      "(Tensor, Tensor, Tensor)");
+  m.def(
+      "real_batch_norm_relu_backward(Tensor grad, Tensor out, Tensor x, Tensor? weight, Tensor mean, Tensor rstd, "
+      "bool training, bool has_residual) -> (Tensor, Tensor, Tensor, Tensor)");
+
   // second output: which element of its window won, one byte (255: a window of padding only)
   m.def(
       "magnitude_max_pool2d_forward(Tensor z, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "
