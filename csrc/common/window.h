@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "inline.h"
+#include "wide.h"
 
 // A window has few elements and a GPU many threads: unrolled loops only cost registers there.
 #if defined(__CUDA_ARCH__)
@@ -14,18 +15,6 @@
 #endif
 
 namespace cvk {
-
-// What moduli are compared and gradients are summed in: float32 or wider.
-template <class T>
-struct Wide {
-  using type = float;
-};
-template <>
-struct Wide<double> {
-  using type = double;
-};
-template <class T>
-using wide_t = typename Wide<T>::type;
 
 constexpr int kNothing = 255;  // the index byte of a window that holds padding only
 

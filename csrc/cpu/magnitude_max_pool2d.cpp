@@ -30,15 +30,6 @@ Window window_of(int64_t h, int64_t w, const std::vector<int64_t>& kernel, const
   return {{h, kernel[0], stride[0], padding[0], dilation[0], 0}, {w, kernel[1], stride[1], padding[1], dilation[1], 0}};
 }
 
-// A planar tensor [N, 2, C, h, w] in the layout of `v`.
-Tensor resized(const Tensor& like, const Planar& v, int64_t h, int64_t w) {
-  const std::vector<int64_t> sizes{v.n, 2, v.c, h, w};
-  const int64_t s = h * w;
-  if (v.layout == Layout::channels_last) return strided_like(like, sizes, {2 * v.c * s, v.c, 1, 2 * v.c * w, 2 * v.c});
-  if (v.layout == Layout::interleaved) return strided_like(like, sizes, {2 * v.c * s, 1, 2 * s, 2 * w, 2});
-  return torch::stable::new_empty(like, sizes);
-}
-
 // Rows of outputs whose scratch stays in the first-level cache.
 int64_t row_block(const Window& w) { return std::max<int64_t>(1, 1024 / w.x.out); }
 

@@ -8,36 +8,6 @@
 namespace cvk {
 namespace {
 
-// A real feature [N, C, *] is read with the planar one it becomes: the same layout, one part.
-std::vector<int64_t> with_parts(const Tensor& a) {
-  std::vector<int64_t> sizes{a.size(0), 2};
-  for (int64_t d = 1; d < a.dim(); ++d) sizes.push_back(a.size(d));
-  return sizes;
-}
-
-bool channels_last(const Tensor& a) {
-  return a.dim() == 4 && a.numel() > 0 && !dense_in_order(a, {0, 1, 2, 3}) && dense_in_order(a, {0, 2, 3, 1});
-}
-
-Tensor planar_from(const Tensor& a) {
-  const auto sizes = with_parts(a);
-  if (channels_last(a)) {
-    const int64_t c = sizes[2], w = sizes[4], h = sizes[3];
-    return strided_like(a, sizes, {h * w * 2 * c, c, 1, w * 2 * c, 2 * c});
-  }
-  return torch::stable::new_empty(a, sizes);
-}
-
-Tensor real_from(const Tensor& z, const Planar& v) {
-  std::vector<int64_t> sizes{z.size(0)};
-  for (int64_t d = 2; d < z.dim(); ++d) sizes.push_back(z.size(d));
-  if (v.layout == Layout::channels_last) {
-    const int64_t c = sizes[1], h = sizes[2], w = sizes[3];
-    return strided_like(z, sizes, {h * w * c, 1, w * c, c});
-  }
-  return torch::stable::new_empty(z, sizes);
-}
-
 template <class T>
 CVK_CLONES void forward_run(const T* a, const T* b, T* re, T* im, int64_t count, T cos, T sin) {
   CVK_SIMD

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../common/planar.h"
+#include "../common/shape.h"
 
 // Without -fno-math-errno a square root keeps its loop scalar, and a clone then only costs its indirect call.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
@@ -101,20 +102,6 @@ void with_dtype(const Tensor& t, const char* op, F f) {
   } else {
     STD_TORCH_CHECK(false, op, " on the CPU takes float32 and float64");
   }
-}
-
-inline Tensor none_like(const Tensor& t) { return torch::stable::new_empty(t, {0}); }
-
-// An uninitialised tensor of t's dtype and device with these sizes and strides.
-inline Tensor strided_like(const Tensor& t, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
-  AtenTensorHandle out;
-  int32_t dtype, device_type, device_index;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &device_type));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(t.get(), &device_index));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
-                                                  dtype, device_type, device_index, &out));
-  return Tensor(out);
 }
 
 }  // namespace cvk

@@ -40,20 +40,6 @@ CVK_CLONES double turn_sum(const T* g, const T* re, const T* im, int64_t count, 
   return sum;
 }
 
-// [N, (K,) C, *] with the layout of h; channels-last: [N, (K,) *, C] underneath
-Tensor readings_of(const Tensor& h, const Planar& v, const Tensor& theta) {
-  std::vector<int64_t> sizes, strides;
-  for (int64_t d = 0; d < theta.dim(); ++d) sizes.push_back(theta.size(d));
-  for (int64_t d = 2; d < h.dim(); ++d) sizes.push_back(h.size(d));
-  if (v.layout != Layout::channels_last) return torch::stable::new_empty(h, sizes);
-  strides.assign(sizes.size(), 1);
-  const size_t channel = static_cast<size_t>(theta.dim());
-  int64_t expected = v.c;
-  for (size_t d = sizes.size() - 1; d > channel; --d) strides[d] = expected, expected *= sizes[d];
-  for (size_t d = channel; d-- > 0;) strides[d] = expected, expected *= sizes[d];
-  return strided_like(h, sizes, strides);
-}
-
 Tensor forward(Tensor h, Tensor theta) {
   const Planar v = planar(h, "h");
   STD_TORCH_CHECK(theta.dim() == 1 || theta.dim() == 2, "theta must be [N] or [N, K]");
@@ -79,25 +65,8 @@ Tensor forward(Tensor h, Tensor theta) {
 }
 
 std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> h, Tensor theta) {
-  // the shape of h from its readings'
-  const int64_t lead = theta.dim(), K = lead == 2 ? theta.size(1) : 1;
-  std::vector<int64_t> sizes{theta.size(0), 2}, plain, last;
-  for (int64_t d = 0; d < grad.dim(); ++d) plain.push_back(d);
-  for (int64_t d = lead; d < grad.dim(); ++d) sizes.push_back(grad.size(d));
-  for (int64_t d = 0; d < lead; ++d) last.push_back(d);
-  for (int64_t d = lead + 1; d < grad.dim(); ++d) last.push_back(d);
-  last.push_back(lead);
-  const bool contiguous = grad.numel() == 0 || dense_in_order(grad, plain);
-  STD_TORCH_CHECK(contiguous || dense_in_order(grad, last), "grad must be contiguous or channels-last");
-  Tensor grad_h = [&] {
-    if (contiguous) return torch::stable::new_empty(grad, sizes);
-    std::vector<int64_t> strides(sizes.size());
-    strides[2] = 1, strides[1] = sizes[2];
-    int64_t expected = 2 * sizes[2];
-    for (size_t d = sizes.size() - 1; d > 2; --d) strides[d] = expected, expected *= sizes[d];
-    strides[0] = expected;
-    return strided_like(grad, sizes, strides);
-  }();
+  const int64_t K = theta.dim() == 2 ? theta.size(1) : 1;
+  Tensor grad_h = read_from(grad, theta);
   const Planar v = planar(grad_h, "grad_h");
   const int64_t plane = v.c * v.s;
   if (h) check_alike(*h, v, grad, "h");
