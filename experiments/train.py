@@ -18,7 +18,8 @@ AT_ONCE = 500  # images in one batch where nothing is trained
 def build(form, settings, classes, seed):
     """A LeNet of this form with weights drawn for this seed."""
     with initialising(seed, "network", form):
-        return lenet(form, classes, settings.generator, settings.weights, modulus(settings), settings.detach_b)
+        choices = {name: getattr(settings, name) for name in ("generator", "weights", "detach_b")}
+        return lenet(form, classes, c=modulus(settings), **choices)
 
 
 def batches(n, size, rng=None):

@@ -24,16 +24,30 @@ class NormAct(nn.Module):
         return self.act(x if residual is None else x + residual)
 
 
+class ConvNormAct(nn.Module):
+    """A convolution without a bias, which the norm would take away again, then norm, residual and activation."""
+
+    def __init__(self, layers, in_channels, out_channels, kernel_size, stride=1, padding=0):
+        super().__init__()
+        self.conv = layers["conv"](in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.norm_act = layers["norm_act"](out_channels)
+
+    def forward(self, x, residual=None):
+        return self.norm_act(self.conv(x), residual)
+
+
 REAL = {
     "conv": nn.Conv2d,
     "norm_act": NormAct,
     "norm": nn.BatchNorm2d,
     "act": nn.ReLU,
     "pool": nn.MaxPool2d,
+    "avg_pool": nn.AvgPool2d,
     "dropout": nn.Dropout,
     "flatten": nn.Flatten,
     "linear": nn.Linear,
 }
+REAL["conv_norm_act"] = partial(ConvNormAct, REAL)
 
 COMPLEX = {
     "conv": cnn.ComplexConv2d,
@@ -41,10 +55,12 @@ COMPLEX = {
     "norm": cnn.MagnitudeBatchNorm2d,
     "act": cnn.MagnitudeReLU,
     "pool": cnn.MagnitudeMaxPool2d,
+    "avg_pool": cnn.ComplexAvgPool2d,
     "dropout": cnn.ComplexDropout,
     "flatten": cnn.ComplexFlatten,
     "linear": cnn.ComplexLinear,
 }
+COMPLEX["conv_norm_act"] = partial(ConvNormAct, COMPLEX)
 
 
 def complex_layers(weights="complex", c=1.0):
@@ -54,10 +70,11 @@ def complex_layers(weights="complex", c=1.0):
         weights: `'complex'` (a kernel per part) or `'real'` (one kernel for both parts).
         c: modulus from which the magnitude ReLU passes a feature unchanged, or `'channel_mean'`.
     """
-    return {
+    layers = {
         **COMPLEX,
         "conv": partial(cnn.ComplexConv2d, weights=weights),
         "linear": partial(cnn.ComplexLinear, weights=weights),
         "act": partial(cnn.MagnitudeReLU, c),
         "norm_act": partial(cnn.MagnitudeBatchNormReLU2d, c=c),
     }
+    return {**layers, "conv_norm_act": partial(ConvNormAct, layers)}

@@ -1,49 +1,35 @@
-"""LeNet for 32x32 images, cut after its first convolution.
+"""LeNet for 32x32 images, cut after its first convolution: the classical one, and the authors' wider one.
 
-    encoder    conv 3->6 5x5, ReLU, average pool 2 (+ 3x3 convolution without bias or activation)   -> [N, 6, 14, 14]
-    processor  conv 6->16 5x5, act, max pool 2, linear 400->120, act, 120->84, act, 84->classes
-    decoder    the reading of the logits
+    classical   encoder    conv 3->6 5x5, ReLU, average pool 2                                  -> [N, 6, 14, 14]
+                processor  conv 6->16 5x5, act, max pool 2, linear 400->120, act, 120->84, act, 84->classes
+    wide        encoder    conv 3->32 5x5, ReLU, max pool 3/2                                   -> [N, 32, 16, 16]
+                processor  conv 32->64 5x5, act, average pool 3/2, conv 64->128 5x5, act, average pool 3/2,
+                           conv 128->128 4x4, act, conv 128->classes 1x1, act
+    decoder     the reading of the logits
 
 The complex form has no bias in its processor, since a bias breaks the rotation law; the real forms are the network
 untouched.
 """
 
+import torch
 from torch import nn
 
-from models.layers import REAL, complex_layers
-from models.split import OpenModel, SplitModel
+from models.forms import assemble
+from models.layers import REAL
 
-FORMS = ("original", "layers", "complex")
 FEATURES = (6, 14, 14)  # what crosses to the cloud, [C, h, w], for images of 32x32
+WIDE_FEATURES = (32, 16, 16)
 
 
-def lenet(form="complex", classes=10, generator="relu", weights="complex", c=1.0, detach_b=False):
-    """A LeNet in one of its forms.
+def lenet(form="complex", classes=10, **options):
+    """The classical LeNet in one of its forms, `[N, 3, 32, 32]` -> `[N, classes]`.
 
     Args:
-        form: `'original'` (real), `'layers'` (real, with the generator's extra convolution: the paper's "+layers"), or
-            `'complex'`.
-        generator: how the complex form's encoder ends: `'relu'`, or `'linear'` for the extra 3x3 convolution that
-            the row `'layers'` beside it has; `'original'` never has it and `'layers'` always.
-        weights, c: see `complex_layers`; the complex form only.
+        form: one of `models.forms.FORMS`.
+        options: generator, weights, c, gamma, detach_b, both as in `models.forms.assemble`.
     """
-    if form not in FORMS:
-        raise ValueError(f"`form` must be one of {', '.join(FORMS)}, got {form!r}")
-    if generator not in ("relu", "linear"):
-        raise ValueError(f"`generator` must be 'relu' or 'linear', got {generator!r}")
-    extra = form == "layers" or (form == "complex" and generator == "linear")
-    if form == "complex":
-        layers = complex_layers(weights, c)
-        return SplitModel(encoder(extra), processor(layers, classes), nn.Identity(), detach_b)
-    return OpenModel(encoder(extra), processor(REAL, classes), nn.Identity())
-
-
-def encoder(extra_convolution=False):
-    """`[N, 3, 32, 32]` -> `[N, 6, 14, 14]`, the device's part, always real."""
-    stages = [nn.Conv2d(3, 6, 5), nn.ReLU(), nn.AvgPool2d(2)]
-    if extra_convolution:
-        stages.append(nn.Conv2d(6, 6, 3, padding=1, bias=False))
-    return nn.Sequential(*stages)
+    encoder = [nn.Conv2d(3, 6, 5), nn.ReLU(), nn.AvgPool2d(2)]
+    return assemble(form, encoder, FEATURES[0], lambda layers: processor(layers, classes), nn.Identity(), **options)
 
 
 def processor(layers, classes):
@@ -60,3 +46,35 @@ def processor(layers, classes):
         act(),
         linear(84, classes),
     )
+
+
+def wide_lenet(form="complex", classes=10, **options):
+    """The authors' LeNet in one of its forms, `[N, 3, 32, 32]` -> `[N, classes]`; arguments as `lenet`.
+
+    Their c is `'mean'`, one number for the whole batch, and their generator `'wide'`.
+    """
+    # the last window of the 32 rows reaches over the edge, as in their code, which repeats the edge: 16, not 15
+    encoder = [nn.Conv2d(3, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True)]
+    return assemble(
+        form, encoder, WIDE_FEATURES[0], lambda layers: wide_processor(layers, classes), nn.Flatten(), **options
+    )
+
+
+def wide_processor(layers, classes):
+    """The cloud's part: `[N, 32, 16, 16]` or planar -> `[N, classes, 1, 1]` or planar."""
+    conv, act, pool = (layers[role] for role in ("conv", "act", "avg_pool"))
+    stages = []
+    for in_channels, out_channels in ((32, 64), (64, 128)):
+        stages += [conv(in_channels, out_channels, 5, padding=2), act(), RepeatEdge(), pool(3, 2)]
+    stages += [conv(128, 128, 4), act(), conv(128, classes, 1)]
+    if layers is not REAL:
+        stages.append(act())  # the authors' too; on real logits it would cut the negative ones off
+    return nn.Sequential(*stages)
+
+
+class RepeatEdge(nn.Module):
+    """The last row and the last column once more: `[..., H, W]` -> `[..., H+1, W+1]`, parts alike."""
+
+    def forward(self, x):
+        x = torch.cat((x, x[..., -1:, :]), -2)
+        return torch.cat((x, x[..., -1:]), -1)

@@ -6,8 +6,9 @@ from torch.nn.functional import cross_entropy
 
 import cvkernels.nn as cnn
 from models.critic import LeNetCritic
+from models.forms import FORMS
 from models.layers import COMPLEX, REAL, complex_layers
-from models.lenet import FEATURES, FORMS, lenet
+from models.lenet import FEATURES, lenet
 from tests.close import assert_close, assert_equivariant
 
 ENCODER = 3 * 6 * 25 + 6
@@ -117,7 +118,7 @@ def test_every_parameter_gets_a_gradient():
 
 
 def test_what_cannot_be_is_named():
-    with pytest.raises(ValueError, match="`form` must be one of original, layers, complex, got 'real'"):
+    with pytest.raises(ValueError, match="`form` must be one of original, layers, noisy, complex, got 'real'"):
         lenet("real")
-    with pytest.raises(ValueError, match="`generator` must be 'relu' or 'linear', got 'tanh'"):
+    with pytest.raises(ValueError, match="`generator` must be one of relu, linear, norm, wide, got 'tanh'"):
         lenet("complex", generator="tanh")

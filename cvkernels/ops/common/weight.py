@@ -25,7 +25,8 @@ def parts(weight, z: Tensor, dims: int) -> tuple[Tensor, Tensor | None]:
     if a.ndim != dims:
         shape = "[O, C/groups, kH, kW]" if dims == 4 else "[O, I]"
         raise ValueError(f"`weight` must be {shape}, a pair of such, or stacked [2, {shape[1:]}, got {list(a.shape)}")
-    if torch.is_autocast_enabled(z.device.type):  # torch's convolution brings both to one dtype
+    # under autocast torch's convolution brings both to one dtype; the meta device has none and refuses the question
+    if z.device.type != "meta" and torch.is_autocast_enabled(z.device.type):
         check.device(a, "weight", z, "z")
     else:
         check.same(a, "weight", z, "z", shape=False)
