@@ -55,6 +55,14 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
       "real_batch_norm_relu_backward(Tensor grad, Tensor out, Tensor x, Tensor? weight, Tensor mean, Tensor rstd, "
       "bool training, bool has_residual) -> (Tensor, Tensor, Tensor, Tensor)");
 
+  // Block weights [[A, -B], [B, A]] of many layers, each part [O, I, *], contiguous and of one dtype, in one flat
+  // buffer of `dtype`: for each layer [2O, 2I, *], or channels-last [2O, *, 2I], starting at a multiple of 16 elements;
+  // what lies between two layers is 0. Backward: the gradients of the blocks, each [2O, 2I, *] dense in that same
+  // order, to those of A and B in `dtype` (added up in the wider of the two), one flat buffer A0, B0, A1, B1, ..., each
+  // contiguous and starting at a multiple of 16.
+  m.def("pack_weights_forward(Tensor[] re, Tensor[] im, ScalarType dtype, bool channels_last) -> Tensor");
+  m.def("pack_weights_backward(Tensor[] grads, ScalarType dtype, bool channels_last) -> Tensor");
+
   // second output: which element of its window won, one byte (255: a window of padding only)
   m.def(
       "magnitude_max_pool2d_forward(Tensor z, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "

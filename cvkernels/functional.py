@@ -8,6 +8,7 @@ from .ops.linear.function import linear
 from .ops.magnitude_batch_norm.function import magnitude_batch_norm
 from .ops.magnitude_max_pool2d.function import magnitude_max_pool2d
 from .ops.magnitude_relu.function import magnitude_relu
+from .ops.pack_weights.function import pack_weights
 from .ops.rotate.function import rotate
 from .ops.rotate_phase.function import rotate_phase
 from .ops.unrotate.function import unrotate
@@ -23,6 +24,7 @@ __all__ = [
     "magnitude_batch_norm",
     "magnitude_max_pool2d",
     "magnitude_relu",
+    "pack_weights",
     "rotate",
     "rotate_phase",
     "unrotate",

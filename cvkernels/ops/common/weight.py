@@ -36,3 +36,30 @@ def parts(weight, z: Tensor, dims: int) -> tuple[Tensor, Tensor | None]:
 def block(a: Tensor, b: Tensor) -> Tensor:
     """[[A, -B], [B, A]]: the real weight that does to (re, im) what A + iB does to a complex number."""
     return torch.cat((torch.cat((a, -b), 1), torch.cat((b, a), 1)), 0)
+
+
+def gradient_of_block(grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The gradients of A and B from that of their block weight, summed in the wider of the two dtypes."""
+    o, i = grad.shape[0] // 2, grad.shape[1] // 2
+    g = grad.to(torch.promote_types(grad.dtype, dtype))
+    return (g[:o, :i] + g[o:, i:]).to(dtype), (g[o:, :i] - g[:o, i:]).to(dtype)
+
+
+def pack_aligned(elements: int) -> int:
+    """What a layer takes in a packed buffer: a multiple of 16 elements."""
+    return (elements + 15) // 16 * 16
+
+
+def pack_views(flat: Tensor, weights, channels_last: bool) -> tuple[Tensor, ...]:
+    """The block weights ``[2O, 2I, *]`` of layers with such weights ``[O, I, *]``, views of their packed buffer."""
+    views, at = [], 0
+    for a in weights:
+        o, i, *window = a.shape
+        size = 4 * a.numel()
+        part = flat[at : at + size]
+        if channels_last:
+            views.append(part.view(2 * o, *window, 2 * i).movedim(-1, 1))
+        else:
+            views.append(part.view(2 * o, 2 * i, *window))
+        at += pack_aligned(size)
+    return tuple(views)
