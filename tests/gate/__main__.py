@@ -42,13 +42,13 @@ def check_triton(tally: Tally) -> None:
     # the launches in a process of their own: they change Triton's driver
     with ProcessPoolExecutor(1, mp_context=spawn) as apart, ProcessPoolExecutor(JOBS, mp_context=spawn) as pool:
         launched = apart.submit(launches.row, ARCHS[0])
-        for text, wrong in pool.map(triton_half.row, triton_half.everything()):
+        for text, wrong in pool.map(triton_half.row, range(len(cases.CASES))):
             print(text, flush=True)
             tally.add(wrong, len(ARCHS))
         text, wrong, count = launched.result()
         print(text, flush=True)
         tally.add(wrong, count)
-    tally.add([f"{name} is in no case of tests/gate/cases.py" for name in sorted(cases.missing())])
+    tally.add([f"{name} is in no case of tests/gate/rooms" for name in sorted(cases.missing())])
     caught(tally, triton_half.self_check())
 
 

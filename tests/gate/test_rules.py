@@ -41,12 +41,14 @@ def test_every_rule_of_triton_code():
     assert Code(255, 8, 3, 4, 1, SHARED[75] + 1).wrong(75, 4, 1) == [
         "stack 8 bytes", "3 spills", "shared memory 65537 > 65536 bytes",
     ]  # fmt: skip
+    assert sound.wrong(75, tensor_cores=True) == [] and sound.wrong(80, tensor_cores=True) == ["no tensor core"]
 
 
 def test_every_kernel_of_the_rooms_is_compiled():
     pytest.importorskip("triton")
     from tests.gate import cases
 
-    assert not cases.missing()
-    rooms = {p.parent.name for p in (cuda_half.ROOT / "cvkernels" / "ops").glob("*/triton_kernels.py")} - {"common"}
-    assert {module.__name__.split(".")[-2] for module in cases.MODULES} == rooms
+    assert cases.kernels() and not cases.missing()
+    rooms = {p.parent.name for p in cases.OPS.glob("*/triton_kernels.py")} - {"common"}
+    assert set(cases.ROOMS) == rooms
+    assert all(case.name and set(case.signature) == set(case.kernel.arg_names) for case in cases.CASES)

@@ -13,7 +13,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from . import ARCHS
-from .cases import CASES, DTYPES, ROUND, WARPS, Case
+from .case import WARPS, Case
+from .cases import CASES
 
 BIN = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # bytes of shared memory a block can have
@@ -30,8 +31,9 @@ class Code:
     wide: int  # 16-byte loads from global memory
     narrow: int  # other ones
     shared: int
+    tensor: int = 0  # instructions of the tensor cores
 
-    def wrong(self, arch: int, wide: int, narrow: int) -> list[str]:
+    def wrong(self, arch: int, wide: int = 0, narrow: int | None = None, tensor_cores: bool = False) -> list[str]:
         """The rules it breaks, with what it needs in wide loads and may have in narrow ones."""
         return [
             text
@@ -40,21 +42,21 @@ class Code:
                 (f"{self.spills} spills", self.spills > 0),
                 (f"shared memory {self.shared} > {SHARED[arch]} bytes", self.shared > SHARED[arch]),
                 (f"{self.wide} wide loads < {wide}", self.wide < wide),
-                (f"{self.narrow} narrow loads > {narrow}", self.narrow > narrow),
+                (f"{self.narrow} narrow loads > {narrow}", narrow is not None and self.narrow > narrow),
+                ("no tensor core", tensor_cores and arch >= 80 and not self.tensor),
             )
             if broken
         ]
 
 
-def compiled(kernel, signature: dict, constexprs: dict, arch: int, warps: int = WARPS, aligned: bool = True) -> Code:
-    """``aligned``: pointers and round sizes are multiples of 16, as a launcher would find them."""
+def compiled(case: Case, arch: int) -> Code:
     hints = {
         (i,): [["tt.divisibility", 16]]
-        for i, (name, kind) in enumerate(signature.items())
-        if aligned and (kind[0] == "*" or name in ROUND)
+        for i, (name, kind) in enumerate(case.signature.items())
+        if kind[0] == "*" and case.aligned or name in case.aligned
     }
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constexprs, attrs=hints)
-    options = {"num_warps": warps, "enable_fp_fusion": True}
+    source = ASTSource(fn=case.kernel, signature=case.signature, constexprs=case.constexprs, attrs=hints)
+    options = {"num_warps": WARPS, "enable_fp_fusion": True} | case.options
     return read(triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options))
 
 
@@ -69,7 +71,9 @@ def read(kernel) -> Code:
     loads = re.findall(r"\bLDG\S*", sass)
     wide = sum(".128" in load for load in loads)
     spills = len(re.findall(r"\b(?:STL|LDL)\b", sass))
-    return Code(int(found[1]), int(found[2]), spills, wide, len(loads) - wide, kernel.metadata.shared)
+    # HFMA2.MMA, a multiplication in half precision, is none
+    tensor = len(re.findall(r"(?<![\w.])(?:[HIDQ]MMA|HGMMA|UTC\w*MMA)\b", sass))
+    return Code(int(found[1]), int(found[2]), spills, wide, len(loads) - wide, kernel.metadata.shared, tensor)
 
 
 def _run(*command) -> str:
@@ -77,30 +81,24 @@ def _run(*command) -> str:
     return done.stdout + done.stderr
 
 
-def everything() -> list[tuple[int, str, str]]:
-    """(number of the case, layout, dtype): one row of the table."""
-    return [(i, layout, dtype) for i, case in enumerate(CASES) for layout in case.layouts for dtype in DTYPES]
-
-
-def row(which: tuple[int, str, str]) -> tuple[str, list[str]]:
-    """One row of the table, registers for each architecture, and what is wrong in it."""
-    number, layout, dtype = which
-    case: Case = CASES[number]
+def row(number: int) -> tuple[str, list[str]]:
+    """One row of the table, registers for each architecture, and what is wrong in it. ``number``: which of CASES."""
+    case = CASES[number]
     wrong, cells = [], []
     for arch in ARCHS:
         try:
-            code = compiled(case.kernel, case.signature(dtype), case.constexprs(layout), arch)
+            code = compiled(case, arch)
         except Exception as error:  # whatever the compiler raises, the other architectures are still checked
-            wrong.append(f"{case.name}, {layout}, {dtype}, sm_{arch}: {type(error).__name__}: {str(error)[:500]}")
+            wrong.append(f"{case.name}, sm_{arch}: {type(error).__name__}: {str(error)[:500]}")
             cells.append("   -!")
             continue
-        broken = code.wrong(arch, case.wide(dtype), case.narrow)
-        wrong += [f"{case.name}, {layout}, {dtype}, sm_{arch}: {text}" for text in broken]
+        broken = code.wrong(arch, case.wide, case.narrow, case.tensor_cores)
+        wrong += [f"{case.name}, sm_{arch}: {text}" for text in broken]
         cells.append(f"{code.registers:>4}{'!' if broken else ' '}")
-    return f"{case.name:<42} {layout:<14} {dtype:<5} {''.join(cells)}", wrong
+    return f"{case.name:<72} {''.join(cells)}", wrong
 
 
-HEADING = f"{'registers a thread':<42} {'layout':<14} {'dtype':<5} " + "".join(f"{a:>4} " for a in ARCHS)
+HEADING = f"{'registers a thread':<72} " + "".join(f"{a:>4} " for a in ARCHS)
 
 
 @triton.jit
@@ -111,17 +109,23 @@ def greedy_kernel(x, out, BLOCK: tl.constexpr):
     tl.store(out + i, values - tl.max(values, 0))
 
 
+@triton.jit
+def narrow_kernel(x, out, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out + i, tl.load(x + i))
+
+
 def self_check() -> list[tuple[str, bool]]:
     """Faults made on purpose, and whether the rules see them."""
-    greedy = compiled(
-        greedy_kernel, {"x": "*fp32", "out": "*fp32", "BLOCK": "constexpr"}, {"BLOCK": 16384}, 80, warps=1
-    )
-    case, dtype = CASES[0], "fp32"
-    unhinted = compiled(case.kernel, case.signature(dtype), case.constexprs("contiguous"), 80, aligned=False)
+    types = {"x": "*fp32", "out": "*fp32", "BLOCK": "constexpr"}
+    greedy = compiled(Case(greedy_kernel, "", types, {"BLOCK": 16384}, options={"num_warps": 1}), 80)
+    narrow = Case(narrow_kernel, "", types, {"BLOCK": 1024}, (), wide=2, narrow=0)
+    unhinted = compiled(narrow, 80)
     crowded = Code(32, 0, 0, 0, 0, shared=SHARED[86] + 1)
     return [
-        ("a kernel that spills", any("spills" in w for w in greedy.wrong(80, 0, 0))),
-        ("a kernel with a stack", any("stack" in w for w in greedy.wrong(80, 0, 0))),
-        ("feature loads of 4 bytes", len(unhinted.wrong(80, case.wide(dtype), case.narrow)) == 2),
-        ("shared memory the card lacks", crowded.wrong(86, 0, 0) != [] and crowded.wrong(80, 0, 0) == []),
+        ("a kernel that spills", any("spills" in w for w in greedy.wrong(80))),
+        ("a kernel with a stack", any("stack" in w for w in greedy.wrong(80))),
+        ("feature loads of 4 bytes", len(unhinted.wrong(80, narrow.wide, narrow.narrow)) == 2),
+        ("a product without tensor cores", greedy.wrong(80, tensor_cores=True)[-1] == "no tensor core"),
+        ("shared memory the card lacks", crowded.wrong(86) != [] and crowded.wrong(80) == []),
     ]

@@ -9,12 +9,13 @@ import torch
 import triton
 import triton.language as tl
 
-from ... import backend
 from ..common.triton_kernels import (
+    OPTIONS,
     Tiles,
     add_up,
     load_channel,
     load_parts,
+    register,
     spread,
     store_channel,
     store_parts,
@@ -171,8 +172,6 @@ def batch_norm_relu_backward_kernel(
 
 # --- launchers --------------------------------------------------------------------------------------------------------
 
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # said aloud: a later Triton turns contraction off
-
 
 def batch_norm_relu_forward(z, running_power, weight, residual, batches, training, momentum, eps, c):
     """The registered operator: out, rstd ``[C]`` float32. z dense, residual in its strides."""
@@ -244,10 +243,4 @@ SCHEMAS = {
     batch_norm_relu_backward: "(Tensor grad, Tensor out, Tensor? z, Tensor? weight, Tensor? residual, Tensor rstd, "
     "bool training, float c) -> (Tensor, Tensor, Tensor)",
 }
-_library = torch.library.Library("cvkernels_triton", "FRAGMENT")
-for _launch, _schema in SCHEMAS.items():
-    _library.define(_launch.__name__ + _schema)
-    for _key in ("CUDA", "CPU") if backend.interpreting() else ("CUDA",):
-        _library.impl(_launch.__name__, _launch, _key)
-torch.library.register_fake("cvkernels_triton::batch_norm_relu_forward", _fake_forward, lib=_library)
-torch.library.register_fake("cvkernels_triton::batch_norm_relu_backward", _fake_backward, lib=_library)
+register(SCHEMAS, {batch_norm_relu_forward: _fake_forward, batch_norm_relu_backward: _fake_backward})

@@ -4,14 +4,18 @@ rooms share. A tail is masked with ``other=``, an offset has 64 bits, half preci
 import math
 from dataclasses import dataclass
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ... import backend
 from ...planar import is_channels_last, is_interleaved
 
 TILE = 1024  # complex elements of a program's tile: 8 a thread, which 16-byte loads of half precision need
 CHANNELS = 128  # most channels of a tile where the channel is the fastest axis
+WARPS = 4
+OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": True}  # said aloud: a later Triton turns contraction off
 PROGRAMS = 128  # most partial sums a channel: what every program of the second launch reads again
 
 
@@ -66,6 +70,18 @@ class Tiles:
         names = ("rows", "columns", "channels", "row", "channel", "part", "tiles", "blocks")
         return {name: getattr(self, name) for name in (*names, "ROWS", "COLUMNS", "LAST", "PAIRS")}
 
+
+def register(schemas: dict, fakes: dict) -> None:
+    """Make launchers operators of ``cvkernels_triton``: launcher to its schema in csrc/ops.cpp, and to its fake."""
+    for launch, schema in schemas.items():
+        name = launch.__name__
+        _library.define(name + schema)
+        for key in ("CUDA", "CPU") if backend.interpreting() else ("CUDA",):
+            _library.impl(name, launch, key)
+        torch.library.register_fake(f"cvkernels_triton::{name}", fakes[launch], lib=_library)
+
+
+_library = torch.library.Library("cvkernels_triton", "FRAGMENT")
 
 # --- addresses --------------------------------------------------------------------------------------------------------
 
