@@ -46,7 +46,9 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
   m.def("magnitude_power_forward(Tensor z) -> Tensor");
 
   // relu(norm(x) * weight + bias + residual) of a real feature [N, C, *]; also the mean and 1 / sqrt(var + eps) used.
-  // The backward's mask is out > 0; grad_residual has no elements where there was no residual.
+  // The backward's mask is out > 0. It gives the gradients of x, residual, weight and bias, in this order; the second
+  // has no elements where there was no residual, the last two none without a weight. Frozen (training false), the
+  // last two are what they are in training: sums over batch and positions of x^ g and of g.
   m.def(
       "real_batch_norm_relu_forward(Tensor x, Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor? weight, "
       "Tensor? bias, Tensor? residual, Tensor? batches, bool training, float momentum, float eps) -> "

@@ -84,19 +84,29 @@ def threshold(c, name: str = "c") -> None:
         raise ValueError(f"`{name}` must be > 0 (a modulus), got {c}")
 
 
-def per_channel(x, name: str, z: Tensor) -> None:
-    """A real vector ``[C]`` on the device of planar ``z``; half-precision features may have float32 ones."""
+def per_channel(x, name: str, z: Tensor, z_name: str = "z", axis: int = 2) -> None:
+    """A real vector ``[C]`` on the device of ``z``, planar unless its channels stand elsewhere; half-precision features
+    may have float32 ones."""
     floating(x, name)
-    if tuple(x.shape) != (z.shape[2],):
+    if tuple(x.shape) != (z.shape[axis],):
         raise ValueError(
-            f"`{name}` must be [{z.shape[2]}], one value a channel of `z` {list(z.shape)}, got {list(x.shape)}"
+            f"`{name}` must be [{z.shape[axis]}], one value a channel of `{z_name}` {list(z.shape)}, "
+            f"got {list(x.shape)}"
         )
-    device(x, name, z, "z")
+    device(x, name, z, z_name)
 
 
-def training_batch(z: Tensor) -> None:
-    """torch's own rule and wording for batch statistics of planar ``z``."""
-    values = z.numel() // (2 * z.shape[2]) if z.shape[2] else 0
+def running(x, name: str, z: Tensor, z_name: str = "z", axis: int = 2) -> None:
+    """A running statistic ``[C]``: float32, or float64 for float64 features."""
+    per_channel(x, name, z, z_name, axis)
+    wide = torch.promote_types(z.dtype, torch.float32)
+    if x.dtype != wide:
+        raise TypeError(f"`{name}` must be {wide} for `{z_name}` in {z.dtype}, got {x.dtype}")
+
+
+def training_batch(z: Tensor, axis: int = 2) -> None:
+    """torch's own rule and wording for batch statistics: planar ``z``, or real ``[N, C, *]`` with axis 1."""
+    values = z.numel() // (axis * z.shape[axis]) if z.shape[axis] else 0
     if values <= 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {z.shape}")
 
@@ -112,14 +122,34 @@ def pair(value, name: str) -> tuple[int, int]:
 def batch_norm(z, running_power, weight, training, momentum, eps):
     """The arguments of a batch norm, checked; returns (batches, training, momentum, eps) as the operators take them."""
     if running_power is not None:
-        per_channel(running_power, "running_power", z)
-        if running_power.dtype != torch.promote_types(z.dtype, torch.float32):
-            wide = torch.promote_types(z.dtype, torch.float32)
-            raise TypeError(f"`running_power` must be {wide} for `z` in {z.dtype}, got {running_power.dtype}")
+        running(running_power, "running_power", z)
     if weight is not None:
         per_channel(weight, "weight", z)
     if training:
         training_batch(z)
+    return norm_settings(training, momentum, eps)
+
+
+def real_batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps):
+    """The same of an ordinary batch norm over real ``[N, C, *]``."""
+    floating(x, "x")
+    if x.ndim < 2:
+        raise ValueError(f"`x` must be [N, C, *], got {shown(x)}")
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("`running_mean` and `running_var` must both be given or both be None")
+    if running_mean is not None:
+        running(running_mean, "running_mean", x, "x", 1)
+        running(running_var, "running_var", x, "x", 1)
+    for vector, name in ((weight, "weight"), (bias, "bias")):
+        if vector is not None:
+            per_channel(vector, name, x, "x", 1)
+    if training:
+        training_batch(x, 1)
+    return norm_settings(training, momentum, eps)
+
+
+def norm_settings(training, momentum, eps):
+    """(batches, training, momentum, eps): ``batches`` is a count in a tensor that stands in momentum's place."""
     if not eps >= 0:
         raise ValueError(f"`eps` must be >= 0, got {eps}")
     if isinstance(momentum, Tensor):

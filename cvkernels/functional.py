@@ -7,8 +7,10 @@ from .ops.dropout.function import dropout, dropout2d
 from .ops.linear.function import linear
 from .ops.magnitude_batch_norm.function import magnitude_batch_norm
 from .ops.magnitude_max_pool2d.function import magnitude_max_pool2d
+from .ops.magnitude_power.function import magnitude_power
 from .ops.magnitude_relu.function import magnitude_relu
 from .ops.pack_weights.function import pack_weights
+from .ops.real_batch_norm_relu.function import real_batch_norm_relu
 from .ops.rotate.function import rotate
 from .ops.rotate_phase.function import rotate_phase
 from .ops.unrotate.function import unrotate
@@ -23,8 +25,10 @@ __all__ = [
     "linear",
     "magnitude_batch_norm",
     "magnitude_max_pool2d",
+    "magnitude_power",
     "magnitude_relu",
     "pack_weights",
+    "real_batch_norm_relu",
     "rotate",
     "rotate_phase",
     "unrotate",

@@ -73,6 +73,29 @@ BAD = {
     "running-half": (lambda: F.magnitude_batch_norm(Z.half(), V.half()), TypeError, ["`running_power`", "float32"]),
     "momentum": (lambda: F.magnitude_batch_norm(Z, V, momentum=1.5), ValueError, ["`momentum`", "[0, 1]", "got 1.5"]),
     "momentum-vector": (lambda: F.magnitude_batch_norm(Z, V, momentum=V), ValueError, ["`momentum`", "one element"]),
+    "real-complex": (lambda: F.real_batch_norm_relu(A + 0j), TypeError, ["`x`", "real", "complex64"]),
+    "real-flat": (lambda: F.real_batch_norm_relu(V), ValueError, ["`x`", "[N, C, *]", "[4]"]),
+    "real-one-statistic": (
+        lambda: F.real_batch_norm_relu(A, V),
+        ValueError,
+        ["`running_mean`", "`running_var`", "both"],
+    ),
+    "real-running-dtype": (
+        lambda: F.real_batch_norm_relu(A, V, V.double()),
+        TypeError,
+        ["`running_var`", "`x`", "float64"],
+    ),
+    "real-bias-length": (
+        lambda: F.real_batch_norm_relu(A, bias=V[:3]),
+        ValueError,
+        ["`bias`", "`x`", "[4]", "got [3]"],
+    ),
+    "real-residual": (
+        lambda: F.real_batch_norm_relu(A, residual=A[:1]),
+        ValueError,
+        ["`residual`", "`x` [3, 4, 5, 5]"],
+    ),
+    "real-momentum": (lambda: F.real_batch_norm_relu(A, momentum=None), ValueError, ["`momentum`", "count"]),
     "eps": (lambda: F.batch_norm_relu(Z, V, eps=-1e-5), ValueError, ["`eps`", ">= 0", "got -1e-05"]),
     "eps-nan": (lambda: F.batch_norm_relu(Z, V, eps=float("nan")), ValueError, ["`eps`", "got nan"]),
 }
@@ -100,6 +123,8 @@ def test_no_check_reads_a_value():
     assert F.rotate(A.to(META), A.to(META), theta).shape == z.shape
     assert F.magnitude_relu(z, "channel_mean").shape == z.shape
     assert F.batch_norm_relu(z, V.to(META), V.to(META), z, training=True).shape == z.shape
+    v = V.to(META)
+    assert F.real_batch_norm_relu(A.to(META), v, v, v, v, A.to(META), training=True, momentum=v[0]).shape == A.shape
     assert F.magnitude_max_pool2d(z, 2).shape == (N, 2, C, 2, 2)
 
 
