@@ -17,9 +17,8 @@ def equal_norm_noise(a, rng=None):
         noise = torch.randn_like(a)
     else:
         noise = torch.randn(a.shape, generator=rng, dtype=a.dtype).to(a.device)
-    axes = tuple(range(1, a.ndim))
-    norm = a.norm(dim=axes, keepdim=True)
-    return noise * (norm / noise.norm(dim=axes, keepdim=True))
+    norm = torch.linalg.vector_norm(a, dim=tuple(range(1, a.ndim)), keepdim=True)
+    return noise * (norm / torch.linalg.vector_norm(noise, dim=tuple(range(1, a.ndim)), keepdim=True))
 
 
 class Bank:

@@ -2,14 +2,17 @@
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 import cvkernels.nn as cnn
+from models.cost import multiply_adds, parameters
 from models.critic import LeNetCritic
 from models.forms import FORMS
 from models.layers import COMPLEX, REAL, complex_layers
-from models.lenet import FEATURES, lenet
+from models.lenet import FEATURES, WIDE_FEATURES, RepeatEdge, lenet, wide_lenet
+from models.split import PairModel
 from tests.close import assert_close, assert_equivariant
+from tests.models.steps import assert_law, one_step
 
 ENCODER = 3 * 6 * 25 + 6
 EXTRA = 6 * 6 * 9
@@ -47,6 +50,51 @@ def test_original_is_the_62006_parameters_everyone_knows():
     assert count(lenet("original")) == 62006
 
 
+def test_wide_parameters_and_multiply_adds_by_hand():
+    encoder, generator = 3 * 32 * 25 + 32, 1_043_009 - 66_049
+    kernels = 32 * 64 * 25 + 64 * 128 * 25 + 128 * 128 * 16 + 128 * 10
+    with torch.device("meta"):
+        original, hidden = wide_lenet("original"), wide_lenet(generator="wide", weights="real", c="mean")
+    assert tuple(parameters(original).values()) == (encoder, kernels + 64 + 128 + 128 + 10, 0)
+    assert tuple(parameters(hidden).values()) == (encoder + generator, kernels, 0)
+    moved = 32 * 64 * 25 * 16 * 16 + 64 * 128 * 25 * 8 * 8 + 128 * 128 * 16 + 128 * 10
+    assert tuple(multiply_adds(original).values()) == (3 * 32 * 25 * 32 * 32, moved, 0)
+    assert multiply_adds(hidden)["processor"] == 2 * moved
+
+
+def test_multiply_adds_by_hand():
+    with torch.device("meta"):
+        counted = multiply_adds(lenet("original"))
+    assert tuple(counted.values()) == (3 * 6 * 25 * 28 * 28, 6 * 16 * 25 * 10 * 10 + 400 * 120 + 120 * 84 + 84 * 10, 0)
+
+
+def test_wide_processor_ends_where_the_logits_are_read():
+    model = wide_lenet()
+    a = model.encode(torch.randn(2, 3, 32, 32))
+    assert a.shape == (2, *WIDE_FEATURES)
+    assert model.process(torch.stack((a, a), 1)).shape == (2, 2, 10, 1, 1)
+    assert (wide_lenet("original")(torch.randn(9, 3, 32, 32)) < 0).any()
+
+
+def test_edge_repeated_is_torchs_replicate_padding():
+    x = torch.randn(3, 2, 4, 5, 6)
+    assert_close(
+        RepeatEdge()(x), torch.nn.functional.pad(x.flatten(1, 2), (0, 1, 0, 1), "replicate").unflatten(1, (2, 4))
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_step_of_each_form(form):
+    one_step(lenet(form), (3, 32, 32), 10)
+    one_step(wide_lenet(form, classes=100, c="mean", generator="wide"), (3, 32, 32), 100)
+
+
+def test_one_step_of_pairs():
+    model = lenet(both=True)
+    assert isinstance(model, PairModel)
+    one_step(model, (3, 32, 32), 10, n=4)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_features_that_cross(form):
     assert lenet(form).encode(torch.randn(2, 3, 32, 32)).shape == (2, *FEATURES)
@@ -82,6 +130,11 @@ def test_law_untrained(weights, c):
         for mode in (True, False):
             processor.train(mode)
             assert_equivariant(processor, torch.randn(n, 2, *FEATURES), kind="network")
+
+
+@pytest.mark.parametrize("c", [1.0, "mean"])
+def test_law_of_the_wide_one(c):
+    assert_law(wide_lenet(c=c).processor, WIDE_FEATURES)
 
 
 def test_law_after_training_briefly():

@@ -11,7 +11,7 @@ from tests.close import assert_close
 from tests.models.steps import assert_law, one_step
 
 IMAGE = (3, 32, 32)
-# METHOD 5.9's table of multiply-adds, millions for one real stream: encoder, processor, decoder
+# Multiply-adds of the authors' code, millions for one real stream: encoder, processor, decoder
 AUTHORS = {
     20: {"alpha": (18.1, 13.0, 9.4), "beta": (18.1, 17.7, 4.7)},
     32: {"alpha": (27.6, 22.4, 18.9), "beta": (27.6, 36.6, 4.7)},

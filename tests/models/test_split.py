@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import cvkernels.functional as F
-from models.split import OpenModel, SplitModel
+from models.split import OpenModel, PairModel, SplitModel
 from tests.close import assert_close
 
 
@@ -82,6 +82,51 @@ def test_detached_b_gets_no_gradient(batch):
         walk = SplitModel(nn.Identity(), nn.Identity(), nn.Flatten(), detach_b=detach)
         (grad,) = torch.autograd.grad(walk.conceal(x, theta, other).sum(), other, allow_unused=True)
         assert (grad is None) is detach
+
+
+def test_swapped_samples_cross_the_other_way_round_and_are_decoded_all_the_same(walk, batch):
+    x, theta = batch
+    swap = torch.tensor([True, False, False, True, True])
+    a = walk.encode(x)
+    z, plain, other = walk.conceal(a, theta, None, swap), walk.conceal(a, theta, None), a.roll(1, 0)
+    assert_close(z[~swap], plain[~swap])
+    assert_close(z[swap], F.rotate(other, a, theta)[swap])
+    assert_close(walk(x, theta, None, swap), a.flatten(1))
+    assert (walk.reveal(z, theta)[swap] != a.flatten(1)[swap]).any()  # a decoder that is not told sees the other image
+    assert_close(walk.reveal(z, theta)[swap], other.flatten(1)[swap])
+    assert walk.predict(x, theta, None, swap).shape == (5,)
+
+
+def test_swap_of_the_wrong_kind_is_named(walk, batch):
+    x, theta = batch
+    with pytest.raises(TypeError, match=r"`swap` must hold one boolean a row, \[5\], got torch.int64 \[5\]"):
+        walk(x, theta, None, torch.arange(5))
+    with pytest.raises(ValueError, match=r"`swap` must hold one boolean a row, \[5\], got torch.bool \[4\]"):
+        walk(x, theta, None, torch.ones(4, dtype=torch.bool))
+
+
+def test_b_may_be_a_function_of_the_features(walk, batch):
+    x, theta = batch
+    a = walk.encode(x)
+    assert_close(walk.conceal(a, theta, lambda a: 2 * a), F.rotate(a, 2 * a, theta))
+    with pytest.raises(ValueError, match="`b` must have the shape"):
+        walk(x, theta, lambda a: a[:2])
+
+
+@pytest.mark.parametrize("swap", [None, torch.tensor([True, False, True])], ids=["as-they-are", "swapped"])
+def test_pairs_cross_together_and_both_are_decoded(walk, swap):
+    pairs = PairModel(walk.encoder, walk.processor, walk.decoder)
+    x, theta = torch.randn(6, 3, 4, 4), torch.tensor([0.3, 2.0, 5.5])
+    a = pairs.encode(x)
+    z = pairs.conceal(a[:3], theta, a[3:], swap)
+    assert z.shape == (3, 2, 6, 4, 4)
+    assert_close(z[1], F.rotate(a[:3], a[3:], theta)[1])
+    if swap is not None:
+        assert_close(z[0], F.rotate(a[3:], a[:3], theta)[0])
+    assert_close(pairs(x, theta, swap), features(x).flatten(1))
+    assert pairs.predict(x, theta, swap).shape == (6,)
+    with pytest.raises(ValueError, match="`x` must hold an even number of images, got 5"):
+        pairs(x[:5], theta)
 
 
 def test_open_walk_has_no_key(batch):
