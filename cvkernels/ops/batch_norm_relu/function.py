@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, leave, like
-from ..common.autograd import once, tracked
+from ..common.autograd import applied, once, tracked
 from .reference import batch_norm_relu as reference
 
 OP = backend.op("batch_norm_relu", cpu=backend.FLOATS, triton=(torch.float32, torch.float16, torch.bfloat16))
@@ -56,7 +56,7 @@ def batch_norm_relu(
         z.detach(), running_power, *(None if t is None else t.detach() for t in (weight, residual)), *settings
     )
     if tracked(z, weight, residual):
-        y = _BatchNormReLU.apply(z, weight, residual, y, rstd, training or running_power is None, float(c), chosen)
+        y = applied(_BatchNormReLU)(z, weight, residual, y, rstd, training or running_power is None, float(c), chosen)
     return leave(y, was_complex)
 
 

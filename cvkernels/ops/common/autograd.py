@@ -24,6 +24,37 @@ class _Refuse(torch.autograd.Function):
         )
 
 
+_DIRECT: dict[type, type] = {}
+
+
+def applied(function):
+    """``function.apply``, 20 us sooner: for a Function with ``setup_context`` torch looks at the signature of its
+    forward on every call (torch 2.14, one core: 26 us, and 8 us without). Where no functorch transform and no
+    torch.compile needs that form, its forward and backward run as a Function of the older one.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return function.apply
+    direct = _DIRECT.get(function)
+    if direct is None:
+        direct = _DIRECT[function] = _direct(function)
+    return direct.apply
+
+
+def _direct(function) -> type:
+    forward, setup_context = function.forward, function.setup_context
+
+    def both(ctx, *args):
+        out = forward(*args)
+        setup_context(ctx, args, out)
+        return out
+
+    return type(
+        function.__name__,
+        (torch.autograd.Function,),
+        {"forward": staticmethod(both), "backward": staticmethod(function.backward)},
+    )
+
+
 def once(name: str, inputs: tuple, *grads) -> tuple:
     """The gradients of an operation differentiable once. ``inputs``: what they depend on (saved and incoming)."""
     if not torch.is_grad_enabled() or not any(isinstance(x, Tensor) and x.requires_grad for x in inputs):

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, leave, like
-from ..common.autograd import once, tracked
+from ..common.autograd import applied, once, tracked
 from .reference import magnitude_batch_norm as reference
 
 OP = backend.op("magnitude_batch_norm", cpu=backend.FLOATS)
@@ -52,7 +52,7 @@ def magnitude_batch_norm(
     y, rstd = backend.operators(chosen).magnitude_batch_norm_forward.default(*inputs, *settings)
     if follow:
         batch = settings[1] or running_power is None
-        y = _MagnitudeBatchNorm.apply(z, weight, y, rstd, batch, chosen)
+        y = applied(_MagnitudeBatchNorm)(z, weight, y, rstd, batch, chosen)
     return leave(y, was_complex)
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, is_channels_last, is_interleaved, leave
-from ..common.autograd import once, tracked
+from ..common.autograd import applied, once, tracked
 from .reference import magnitude_max_pool2d as reference
 from .reference import output_size
 
@@ -47,7 +47,7 @@ def magnitude_max_pool2d(
     if chosen == "reference" or kernel[0] * kernel[1] > NOTHING:  # a byte of index ends there
         y, flat = reference(z, *window, ceil_mode)
     else:
-        run = _MagnitudeMaxPool2d.apply if tracked(z) else _MagnitudeMaxPool2d.forward
+        run = applied(_MagnitudeMaxPool2d) if tracked(z) else _MagnitudeMaxPool2d.forward
         y, index = run(dense(z), *window, ceil_mode, chosen)
         flat = _flat(index, z.shape[4], *window) if return_indices else index
     y = leave(y, was_complex)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, laid_out, leave, like
-from ..common.autograd import once, tracked
+from ..common.autograd import applied, once, tracked
 from .reference import REDUCTIONS
 from .reference import magnitude_relu as reference
 
@@ -45,7 +45,7 @@ def magnitude_relu(z: Tensor, c: float | str = 1.0, detach_modulus: bool = False
 
 
 def _run(z, *settings):
-    return (_MagnitudeReLU.apply if tracked(z) else _MagnitudeReLU.forward)(z, *settings)[0]
+    return (applied(_MagnitudeReLU) if tracked(z) else _MagnitudeReLU.forward)(z, *settings)[0]
 
 
 class _MagnitudeReLU(torch.autograd.Function):

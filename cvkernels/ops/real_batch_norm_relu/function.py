@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import like
-from ..common.autograd import once, tracked
+from ..common.autograd import applied, once, tracked
 from .reference import real_batch_norm_relu as reference
 
 OP = backend.op("real_batch_norm_relu")
@@ -67,7 +67,7 @@ def real_batch_norm_relu(
     )
     if tracked(x, weight, bias, residual):
         batch = settings[1] or running_mean is None
-        y = _RealBatchNormReLU.apply(x, weight, bias, residual, y, mean, rstd, batch, chosen)
+        y = applied(_RealBatchNormReLU)(x, weight, bias, residual, y, mean, rstd, batch, chosen)
     return y
 
 
