@@ -73,7 +73,7 @@ def looks_out(path: Path, seen: set[str]) -> set[str]:
 
 
 def loads_triton(path: Path, seen: set[str]) -> set[str]:
-    return {name for name in seen if name.split(".")[0] == "triton" and path.name != "triton_kernels.py"}
+    return {name for name in seen if name.split(".")[0] == "triton" and not path.name.startswith("triton_")}
 
 
 def other_rooms(path: Path, seen: set[str]) -> set[str]:
@@ -121,7 +121,7 @@ def test_importing_prints_nothing_starts_no_gpu_and_loads_nothing_heavy():
 def modules():
     names = [m.name for m in pkgutil.walk_packages(cvkernels.__path__, "cvkernels.")]
     # the compiled ones are no Python, and triton's load triton
-    names = [n for n in names if not n.rpartition(".")[2].startswith("_") and not n.endswith("triton_kernels")]
+    names = [n for n in names if not n.rpartition(".")[2].startswith(("_", "triton_"))]
     return [importlib.import_module(n) for n in names]
 
 

@@ -16,6 +16,7 @@ from ..common.triton_kernels import (
     load_channel,
     load_parts,
     register,
+    relu_factor,
     spread,
     store_channel,
     store_parts,
@@ -25,14 +26,6 @@ from ..common.triton_kernels import (
 )
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------
-
-
-@triton.jit
-def relu_factor(re, im, c):
-    """|v| / max(|v|, c): exactly 1 at |v| >= c, for NaN, and where the square overflows."""
-    power = re * re + im * im
-    inside = power < c * c
-    return tl.where(inside, tl.sqrt(tl.where(inside, power, 0.0)) / c, 1.0)
 
 
 @triton.jit

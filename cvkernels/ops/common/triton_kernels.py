@@ -184,3 +184,14 @@ def store_channel(vector, c, channels, value, LAST: tl.constexpr):
 def spread(value, LAST: tl.constexpr):
     """A channel's number over its tile."""
     return value[None, :] if LAST else value
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def relu_factor(re, im, c):
+    """|v| / max(|v|, c): exactly 1 at |v| >= c, for NaN, and where the square overflows."""
+    power = re * re + im * im
+    inside = power < c * c
+    return tl.where(inside, tl.sqrt(tl.where(inside, power, 0.0)) / c, 1.0)
