@@ -4,6 +4,7 @@ A room lists its cases in ``tests/gate/rooms/<op>.py`` as ``CASES``, and calls i
 dtype)``. `streaming` makes the cases of a kernel that walks features; anything else is a `Case` of its own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cvkernels.ops.common.triton_kernels import TILE, WARPS
@@ -40,6 +41,7 @@ class Case:
     narrow: int | None = None  # other loads it may have at most; None: any
     tensor_cores: bool = False  # must use them, from sm_80 on
     options: dict = field(default_factory=dict)
+    launch: Callable | None = None  # calls a launcher, which then binds all that signature, constexprs and options say
 
     @property
     def name(self) -> str:
