@@ -77,10 +77,8 @@ def test_wide_processor_ends_where_the_logits_are_read():
 
 
 def test_edge_repeated_is_torchs_replicate_padding():
-    x = torch.randn(3, 2, 4, 5, 6)
-    assert_close(
-        RepeatEdge()(x), torch.nn.functional.pad(x.flatten(1, 2), (0, 1, 0, 1), "replicate").unflatten(1, (2, 4))
-    )
+    z = torch.randn(3, 2, 4, 5, 6)
+    assert_close(RepeatEdge()(z)[:, 1], pad(z[:, 1], (0, 1, 0, 1), "replicate"))
 
 
 @pytest.mark.parametrize("form", FORMS)
