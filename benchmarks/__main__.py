@@ -1,6 +1,8 @@
-"""Fused against naive, one table per operation.
+"""Every operation beside its rivals, one table per operation.
 
-python -m benchmarks [ops...] [--device auto|cpu|cuda] [--quick | --shapes 64x32x16x16,...] [--out [FILE.csv]]
+python -m benchmarks [ops...] [--against naive,compiled,complex,real,peers,graph|all] [--bars | --quick | --shapes ...]
+                     [--device auto|cpu|cuda] [--out [FILE.csv]] [--compare FILE.csv]
+python -m benchmarks plot [FILE.csv] --out FILE.png
 """
 
 import argparse
@@ -8,11 +10,13 @@ import importlib
 import os
 import platform
 import sys
+import warnings
 from pathlib import Path
 
 import torch
 
-from . import rows, timing
+from . import bars, candidates, roof, rows, timing
+from .inputs import LARGE
 
 OPS = (
     "rotate",
@@ -28,18 +32,29 @@ OPS = (
     "linear",
     "block",
 )
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FOREIGN = 0.08  # a row during which others took more of the machine than this is measured again, and marked if need be
 ATTEMPTS = 3
+DEFAULT_PASSES = ("forward", "forward+backward")
 
 
 def arguments(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Fused against naive two-tensor code.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Every operation beside its rivals; `plot` draws a stored table."
+    )
     parser.add_argument("ops", nargs="*", metavar="op", help=f"of {', '.join(OPS)}; all without one")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument(
+        "--against", default="naive",
+        help=f"all, or some of {', '.join(candidates.AGAINST)}, by commas (default naive; naive is always there)",
+    )  # fmt: skip
     parser.add_argument("--shapes", help="instead of the networks': 64x32x16x16,... (linear: N x in x out)")
+    parser.add_argument("--bars", action="store_true", help="the shapes that bars are set for, and no others")
     parser.add_argument("--quick", action="store_true", help="one tiny shape, few samples: does it run, not how fast")
+    parser.add_argument(
+        "--passes", default=",".join(DEFAULT_PASSES), help=f"of {', '.join(candidates.PASSES)}, by commas"
+    )
     parser.add_argument(
         "--seconds", type=float, default=1.5, help="how long to sample a row (default 1.5; at least 11 samples a side)"
     )
@@ -52,9 +67,11 @@ def arguments(argv=None):
     )
     parser.add_argument("--compare", type=Path, metavar="FILE.csv", help="a stored run to set this one beside")
     options = parser.parse_args(argv)
-    unknown = sorted(set(options.ops) - set(OPS))
-    if unknown:
-        parser.error(f"unknown op {', '.join(unknown)}; there are {', '.join(OPS)}")
+    _listed(parser, "op", options.ops, OPS)
+    options.against = candidates.AGAINST if options.against == "all" else tuple(options.against.split(","))
+    _listed(parser, "candidate", options.against, candidates.AGAINST)
+    options.passes = tuple(options.passes.split(","))
+    _listed(parser, "pass", options.passes, candidates.PASSES)
     if options.compare and not options.compare.is_file():
         parser.error(f"--compare: no file {options.compare}")
     if options.clock == "process" and (options.threads != 1 or options.device != "cpu"):
@@ -66,6 +83,12 @@ def arguments(argv=None):
     except ValueError:
         parser.error(f"--shapes: sizes joined by x, shapes by a comma, got {options.shapes!r}")
     return options
+
+
+def _listed(parser, what, asked, known) -> None:
+    unknown = sorted(set(asked) - set(known))
+    if unknown:
+        parser.error(f"unknown {what} {', '.join(unknown)}; there are {', '.join(known)}")
 
 
 def restart_keeping_memory() -> None:
@@ -83,90 +106,155 @@ def device_of(choice: str) -> torch.device:
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def shapes_of(module, options) -> list[tuple]:
+def shapes_of(module, options, device) -> list[tuple]:
     if options.shapes:
         return [s for s in options.shapes if len(s) == len(module.SHAPES[0])]
-    return module.QUICK_SHAPES if options.quick else module.SHAPES
+    if options.quick:
+        return module.QUICK_SHAPES
+    large = bars.GPU_LARGE if device.type == "cuda" else LARGE
+    if options.bars:
+        return getattr(module, "BAR_SHAPES", None) or (
+            [*bars.CPU_SHAPES[:3], large] if len(module.SHAPES[0]) == 4 else module.SHAPES
+        )
+    return [large if s == LARGE else s for s in module.SHAPES]
 
 
-def measure(case: timing.Case, which: str, facts: dict, options) -> rows.Row:
-    calls = timing.steps(case, which)
-    best = None
-    for _ in range(1 if options.quick else ATTEMPTS):
-        load = timing.ForeignLoad()
-        samples = timing.interleaved(calls, case.device, 0.0 if options.quick else options.seconds, options.clock)
-        share = load.share()
-        if best is None or (share or 0.0) < (best[0] or 0.0):
-            best = share, samples
-        if options.clock == "process" or (share or 0.0) <= FOREIGN:
-            break
-    share, samples = best
-    fused, naive = (timing.percentiles(samples[name]) for name in ("fused", "naive"))
-    memory = [timing.peak_mb(calls[name], case.device) for name in ("fused", "naive")]
-    dtype = str(case.dtype).removeprefix("torch.") + (" (TF32)" if options.tf32 else "")
-    return rows.Row(
-        op=case.op, shape=case.shape, dtype=dtype, which=which, backend=case.backend,
-        **{f"{name}_{p}": v for name, times in (("fused", fused), ("naive", naive))
-           for p, v in zip(("p20", "p50", "p80"), times, strict=True)},
-        ratio=naive[1] / fused[1], fused_mb=memory[0], naive_mb=memory[1], foreign_load=share, **facts,
-    )  # fmt: skip
+class Run:
+    """One run: its options, its rows, what was refused."""
+
+    def __init__(self, options, device, facts):
+        self.options, self.device, self.facts = options, device, facts
+        self.rows: list[rows.Row] = []
+        self.refused = 0
+
+    def table(self, op: str) -> None:
+        """Measure and print one operation."""
+        module = importlib.import_module(f".bench_{op}", __package__)
+        shapes = shapes_of(module, self.options, self.device)
+        print(f"\n{module.__doc__.rstrip()}")
+        if not shapes:
+            print(f"  no shape of {len(module.SHAPES[0])} sizes was asked for")
+        for shape in shapes:
+            for case in module.cases(shape, self.device, DTYPES[self.options.dtype]):
+                self.case(case)
+                torch.compiler.reset()  # it keeps eight versions of a function, and each case is one
+
+    def case(self, case: candidates.Case) -> None:
+        agreed = {}
+        try:
+            reason = candidates.difference(case)
+        except RuntimeError as error:
+            reason = _short(error)
+        if reason:
+            self.refused += 1
+            print(f"  {case.op:24} {case.shape:14} REFUSED: {reason}")
+            return
+        for name, candidate in case.candidates(self.options.against).items():
+            reason = None if candidate in (case.ours, case.naive) else self._refusal(case, candidate)
+            if reason is None:
+                agreed[name] = candidate
+            else:
+                print(f"  {case.op:24} {case.shape:14} {name}: {reason}")
+        _allow_tf32(self.options.tf32)
+        for which in self.options.passes:
+            self.measure(case, which, {n: c for n, c in agreed.items() if which in candidates.passes(c)})
+        _allow_tf32(False)
+
+    def _refusal(self, case, candidate) -> str | None:
+        """Why a candidate has no row. One that cannot run here is left out; one that is wrong makes the run fail."""
+        try:
+            if not candidate.compared:
+                candidate.forward()
+                return None
+            reason = candidates.difference(case, candidate)
+        except Exception as error:  # a rival's own failure is no reason to measure nothing else
+            return f"left out: {_short(error)}"
+        if reason:
+            self.refused += 1
+        return reason and f"REFUSED, it disagrees with naive code: {reason}"
+
+    def measure(self, case, which: str, chosen: dict[str, candidates.Candidate]) -> None:
+        """Time the candidates of one line, in turns; print and keep their rows."""
+        options, calls = self.options, {}
+        grad = candidates.gradient(case)
+        for name, candidate in list(chosen.items()):
+            try:
+                calls[name] = candidates.step(candidate, which, grad)
+                calls[name]()
+            except Exception as error:
+                print(f"  {case.op:24} {case.shape:14} {which:17} {name}: left out: {_short(error)}")
+                calls.pop(name, None)
+        if case.cost and case.cost.kind == "copy":
+            calls["copy"] = roof.copy(candidates.flat(case.ours.leaves)[0].nbytes, case.device)
+        best = None
+        for _ in range(1 if options.quick else ATTEMPTS):
+            load = timing.ForeignLoad()
+            samples = timing.interleaved(calls, case.device, 0.0 if options.quick else options.seconds, options.clock)
+            share = load.share()
+            if best is None or (share or 0.0) < (best[0] or 0.0):
+                best = share, samples
+            if options.clock == "process" or (share or 0.0) <= FOREIGN:
+                break
+        share, samples = best
+        times = {name: timing.percentiles(some) for name, some in samples.items()}
+        found = [self.row(case, which, name, chosen.get(name), times, calls[name], share) for name in times]
+        self.show(found)
+        self.rows += found
+
+    def row(self, case, which, name, candidate, times, call, share) -> rows.Row:
+        dtype = (candidate and candidate.dtype) or case.dtype
+        tf32 = self.options.tf32 and dtype == torch.float32
+        kept = None
+        if candidate and which != "forward" and not candidate.wrapped:
+            kept = timing.kept_mib(candidate.forward, candidates.flat(candidate.leaves))
+        rate, fraction = self.roof(case, which, candidate, dtype, times[name][1], times.get("copy"))
+        return rows.Row(
+            op=case.op, shape=case.shape, dtype=str(dtype).removeprefix("torch.") + (" (TF32)" if tf32 else ""),
+            which=which, candidate=name, what=candidate.label() if candidate else "",
+            **dict(zip(("p20", "p50", "p80"), times[name], strict=True)), ratio=times[name][1] / times["ours"][1],
+            peak_mb=None if candidate is None or candidate.wrapped == "graph" else timing.peak_mb(call, case.device),
+            kept_mib=kept, roof=case.cost.kind if case.cost else "", roof_rate=rate, fraction=fraction,
+            foreign_load=share, **self.facts,
+        )  # fmt: skip
+
+    def roof(self, case, which, candidate, dtype, ms: float, copy) -> tuple[float | None, float | None]:
+        """(the measured limit in GB/s or GFLOP/s, the share of it that was reached)."""
+        if case.cost is None or (candidate and not candidate.compared):
+            return None, None
+        if case.cost.kind == "copy":
+            moved = 2 * candidates.flat(case.ours.leaves)[0].nbytes
+            rate = moved / copy[1] * 1e3
+            needed = case.cost.of(which) if candidate else moved
+        else:
+            rate = roof.matrix_rate(case.device, dtype, self.options.tf32, self.options.clock, self.options.quick)
+            needed = case.cost.of(which)
+        return rate / 1e9, needed / (ms / 1e3) / rate
+
+    def show(self, found: list[rows.Row]) -> None:
+        """One line for the case, one for each candidate."""
+        first = found[0]
+        load = first.foreign_load or 0
+        busy = f"  busy: {load:.0%} foreign load" if first.clock == "wall" and load > FOREIGN else ""
+        rate = next((r.roof_rate for r in found if r.roof_rate), None)
+        unit = {"copy": "GB/s copied", "matrix": "GFLOP/s"}.get(first.roof, "")
+        print(f"  {first.op} {first.shape} {first.which}: {f'{rate:.0f} {unit}' if rate else ''}{busy}")
+        for r in found:
+            notes = [
+                f"{r.fraction:4.0%} of it" if r.fraction is not None else "",
+                f"keeps {r.kept_mib:.1f} MiB" if r.kept_mib is not None else "",
+                f"peak {r.peak_mb:.0f} MB" if r.peak_mb is not None else "",
+                r.what,
+            ]
+            spread = f"{r.p50:9.4g} ({r.p20:.3g}-{r.p80:.3g})"
+            print(
+                f"    {r.candidate:28} {spread:28} {r.ratio:6.2f}x  {'  '.join(filter(None, notes))}".rstrip(),
+                flush=True,
+            )
 
 
-def verdict(case: timing.Case, row: rows.Row) -> str:
-    """Whether the bar of this row is met, and whether the machine was busy meanwhile."""
-    bar = dict(case.bars).get(row.which)
-    met = "" if bar is None else f"bar {bar:g}x: " + ("met" if row.ratio >= bar else "MISSED")
-    busy = (
-        f"busy: {row.foreign_load:.0%} foreign load"
-        if row.clock == "wall" and (row.foreign_load or 0) > FOREIGN
-        else ""
-    )
-    memory = "" if row.fused_mb is None else f"peak {row.fused_mb:.0f} MB, naive {row.naive_mb:.0f}"
-    return "; ".join(filter(None, (met, memory, busy)))
-
-
-def table(op: str, device: torch.device, facts: dict, options, bars: list[str]) -> tuple[list[rows.Row], int]:
-    """Measure and print one operation; the rows, and how many were refused."""
-    module = importlib.import_module(f".bench_{op}", __package__)
-    done, refused = [], 0
-    shapes = shapes_of(module, options)
-    print(f"\n{module.__doc__}")
-    if not shapes:
-        print(f"  no shape of {len(module.SHAPES[0])} sizes was asked for")
-    for shape in shapes:
-        for case in module.cases(shape, device, DTYPES[options.dtype]):
-            reason = _refusal(case)
-            if reason:
-                refused += 1
-                print(f"  {case.op:24} {case.shape:14} REFUSED: {reason}")
-                continue
-            _allow_tf32(options.tf32)
-            for which in timing.PASSES:
-                row = measure(case, which, facts, options)
-                note = verdict(case, row)
-                fused, naive = (
-                    f"{getattr(row, s + '_p50'):9.4g} ({getattr(row, s + '_p20'):.3g}-{getattr(row, s + '_p80'):.3g})"
-                    for s in ("fused", "naive")
-                )
-                print(
-                    f"  {case.op:24} {case.shape:14} {which:17} {row.backend:9} fused {fused:26} naive {naive:26} "
-                    f"{row.ratio:6.2f}x  {note}".rstrip(),
-                    flush=True,
-                )
-                done.append(row)
-                if "bar " in note:
-                    bars.append(f"  {case.op:24} {which:17} {row.ratio:6.2f}x  {note}")
-            _allow_tf32(False)
-    return done, refused
-
-
-def _refusal(case: timing.Case) -> str | None:
-    """Why this case has no row; one broken kernel does not keep the other rows from being measured."""
-    try:
-        reason = timing.difference(case)
-    except RuntimeError as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-    return reason and f"the sides disagree: {reason}"
+def _short(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def _allow_tf32(flag: bool) -> None:
@@ -174,35 +262,41 @@ def _allow_tf32(flag: bool) -> None:
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["plot"]:
+        from . import plot
+
+        return plot.main(sys.argv[2:])
     options = arguments()
     if options.allocator == "keep":
         restart_keeping_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")  # the rivals' own
     device = device_of(options.device)
     _allow_tf32(False)
     facts = rows.facts(device, options.clock)
     print(
         f"{facts['device']}; torch {facts['torch']}, cvkernels {facts['cvkernels']} at {facts['commit']}, Python "
         f"{facts['python']}; threads: {facts['threads']}, clock: {facts['clock']}, allocator: {facts['allocator']}\n"
-        "ms a call, median (20th-80th percentile), fused and naive taking turns; ratio = naive / fused"
+        "ms a call, median (20th-80th percentile), candidates taking turns; x: its time over that of ours\n"
+        "* another function by definition, timed but not compared"
     )
-    done, refused, bars = [], 0, []
+    run = Run(options, device, facts)
     for op in options.ops or OPS:
-        some, bad = table(op, device, facts, options, bars)
-        done += some
-        refused += bad
-    if bars:
-        print("\nbars (float32, N=64 C=32 16x16, two CPU threads)", *bars, sep="\n")
+        run.table(op)
+    held = list(bars.verdicts(run.rows, device.type))
+    if held:
+        print(f"\nbars: {sum(v.met for v in held)} met, {sum(not v.met for v in held)} missed")
+        print(*(v.line() for v in sorted(held, key=lambda v: v.met)), sep="\n")
     if options.compare:
-        print(f"\nagainst {options.compare}", *rows.comparison(done, rows.read(options.compare)), sep="\n")
-    if options.out is not None and done:
+        print(f"\nagainst {options.compare}", *rows.comparison(run.rows, rows.read(options.compare)), sep="\n")
+    if options.out is not None and run.rows:
         path = rows.stored_at(facts["device"]) if options.out == Path() else options.out
-        rows.write(done, path)
-        print(f"\n{len(done)} rows written to {path}")
-    if refused:
-        print(f"\n{refused} refused: a wrong kernel has no speed", file=sys.stderr)
-    return 1 if refused else 0
+        rows.write(run.rows, path)
+        print(f"\n{len(run.rows)} rows written to {path}")
+    if run.refused:
+        print(f"\n{run.refused} refused: a wrong kernel has no speed", file=sys.stderr)
+    return 1 if run.refused else 0
 
 
 if __name__ == "__main__":

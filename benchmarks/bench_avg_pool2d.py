@@ -4,8 +4,9 @@ from torch.nn import functional as real
 
 from cvkernels import functional as F
 
+from . import native, peers
+from .candidates import Candidate, Case, streaming
 from .inputs import POINTWISE, QUICK, Inputs, named
-from .timing import Case, Side
 
 NAMES = ("avg_pool2d", "adaptive_avg_pool2d")
 SHAPES = POINTWISE
@@ -13,16 +14,24 @@ QUICK_SHAPES = QUICK
 
 
 def cases(shape, device, dtype):
-    inputs = Inputs(device, dtype)
-    for name, argument in zip(NAMES, (2, 1), strict=True):
-        z, parts = inputs.feature(shape)
-        fused, naive = getattr(F, name), getattr(real, name)
-        yield Case(
-            name,
-            named(shape),
-            fused=Side(lambda f=fused, z=z, k=argument: f(z, k), leaves=(z,)),
-            naive=Side(lambda f=naive, parts=parts, k=argument: tuple(f(p, k) for p in parts), leaves=(parts,)),
-            backend="torch",
-            dtype=dtype,
-            device=device,
-        )
+    yield _case("avg_pool2d", shape, device, dtype, 2, moved=1.25)
+    yield _case("adaptive_avg_pool2d", shape, device, dtype, 1, moved=1)
+
+
+def _case(name, shape, device, dtype, size: int, moved: float):
+    z = Inputs(device, dtype).feature(shape)
+    ours, plain = getattr(F, name), getattr(real, name)
+    return Case(
+        name,
+        named(shape),
+        dtype,
+        device,
+        ours=Candidate(lambda: ours(z.planar, size), (z.planar,), what="torch"),
+        naive=Candidate(lambda: tuple(plain(p, size) for p in z.pair), (z.pair,)),
+        others={
+            "complex": lambda: Candidate(lambda: native.by_parts(plain, z.complex, size), (z.complex,)),
+            "real": lambda: Candidate(lambda: plain(z.real, size), (z.real,), what=name, compared=False),
+        },
+        peers=lambda: peers.layers(name, z, size),
+        cost=streaming(z.planar, moved, moved),
+    )

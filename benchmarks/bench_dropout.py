@@ -1,37 +1,39 @@
-"""dropout and dropout2d, p = 1/2, one mask for both parts; each call seeds the generator, so both sides draw alike."""
+"""dropout and dropout2d, p = 1/2, one mask for both parts, drawn anew in each call."""
 
-import torch
+from torch.nn import functional as real
 
 from cvkernels import functional as F
 
-from . import two_tensor
+from . import native, peers, two_tensor
+from .candidates import Candidate, Case, streaming
 from .inputs import POINTWISE, QUICK, Inputs, named
-from .timing import Case, Side
 
 NAMES = ("dropout", "dropout2d")
 SHAPES = POINTWISE
 QUICK_SHAPES = QUICK
+P = 0.5
 
 
 def cases(shape, device, dtype):
-    inputs = Inputs(device, dtype)
     for name in NAMES:
-        z, parts = inputs.feature(shape)
-        fused, naive = (seeded(getattr(module, name)) for module in (F, two_tensor))
-        yield Case(
-            name,
-            named(shape),
-            fused=Side(lambda f=fused, z=z: f(z), leaves=(z,)),
-            naive=Side(lambda f=naive, parts=parts: f(*parts), leaves=(parts,)),
-            backend="torch",
-            dtype=dtype,
-            device=device,
-        )
+        yield _case(name, shape, device, dtype)
 
 
-def seeded(function):
-    def call(*features):
-        torch.manual_seed(0)
-        return function(*features, 0.5)
-
-    return call
+def _case(name, shape, device, dtype):
+    z = Inputs(device, dtype).feature(shape)
+    ours, naive, by_complex, plain = (getattr(module, name) for module in (F, two_tensor, native, real))
+    return Case(
+        name,
+        named(shape),
+        dtype,
+        device,
+        ours=Candidate(lambda: ours(z.planar, P), (z.planar,), what="torch"),
+        naive=Candidate(lambda: naive(*z.pair, P), (z.pair,)),
+        others={
+            "complex": lambda: Candidate(lambda: by_complex(z.complex, P), (z.complex,)),
+            "real": lambda: Candidate(lambda: plain(z.real, P), (z.real,), what=name, compared=False),
+        },
+        peers=lambda: peers.layers(name, z, P),
+        cost=streaming(z.planar, 2, 2),
+        draws=True,
+    )

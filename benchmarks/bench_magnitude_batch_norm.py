@@ -1,10 +1,12 @@
 """magnitude_batch_norm in training, with its running power."""
 
+from torch.nn import functional as real
+
 from cvkernels import functional as F
 
-from . import two_tensor
-from .inputs import POINTWISE, QUICK, Inputs, bars, kernel, named
-from .timing import Case, Side
+from . import native, peers, two_tensor
+from .candidates import Candidate, Case, streaming
+from .inputs import POINTWISE, QUICK, Inputs, kernel, named
 
 NAMES = ("magnitude_batch_norm",)
 SHAPES = POINTWISE
@@ -13,15 +15,30 @@ QUICK_SHAPES = QUICK
 
 def cases(shape, device, dtype):
     inputs = Inputs(device, dtype)
-    z, parts = inputs.feature(shape)
-    fused_power, naive_power = (inputs.power(shape[1]) for _ in range(2))
+    z = inputs.feature(shape)
+    powers = [inputs.ones(shape[1]) for _ in range(5)]
+
+    def plain():
+        return real.batch_norm(z.real, powers[3], powers[4], training=True)
+
     yield Case(
         *NAMES,
         named(shape),
-        fused=Side(lambda: F.magnitude_batch_norm(z, fused_power, training=True), (z,), (fused_power,)),
-        naive=Side(lambda: two_tensor.magnitude_batch_norm(*parts, naive_power), (parts,), (naive_power,)),
-        backend=kernel("magnitude_batch_norm", z),
-        dtype=dtype,
-        device=device,
-        bars=bars(shape, dtype, device, forward=2, both=3),
+        dtype,
+        device,
+        ours=Candidate(
+            lambda: F.magnitude_batch_norm(z.planar, powers[0], training=True),
+            (z.planar,),
+            (powers[0],),
+            what=kernel("magnitude_batch_norm", z.planar),
+        ),
+        naive=Candidate(lambda: two_tensor.magnitude_batch_norm(*z.pair, powers[1]), (z.pair,), (powers[1],)),
+        others={
+            "complex": lambda: Candidate(
+                lambda: native.magnitude_batch_norm(z.complex, powers[2]), (z.complex,), (powers[2],)
+            ),
+            "real": lambda: Candidate(plain, (z.real,), what="batch_norm", compared=False),
+        },
+        peers=lambda: peers.layers("norm", z, z.channels),
+        cost=streaming(z.planar, 3, 5),
     )

@@ -1,10 +1,12 @@
 """magnitude_max_pool2d, 2x2."""
 
+from torch.nn import functional as real
+
 from cvkernels import functional as F
 
-from . import two_tensor
-from .inputs import POINTWISE, QUICK, Inputs, bars, kernel, named, paired
-from .timing import Case, Side
+from . import native, peers, two_tensor
+from .candidates import Candidate, Case, streaming
+from .inputs import POINTWISE, QUICK, Feature, Inputs, kernel, named
 
 NAMES = ("magnitude_max_pool2d",)
 SHAPES = POINTWISE
@@ -15,14 +17,21 @@ STEP = 2.0**-8
 
 def cases(shape, device, dtype):
     n, *rest = shape
-    z, parts = paired((Inputs(device, dtype).real(n, 2, *rest) / STEP).round() * STEP)
+    z = Feature((Inputs(device, dtype).real(n, 2, *rest) / STEP).round() * STEP)
+    index = 1 / (4 * 2 * z.planar.element_size())  # a byte for each output, in units of the feature
     yield Case(
         *NAMES,
         named(shape),
-        fused=Side(lambda: F.magnitude_max_pool2d(z, 2), leaves=(z,)),
-        naive=Side(lambda: two_tensor.magnitude_max_pool2d(*parts, 2), leaves=(parts,)),
-        backend=kernel("magnitude_max_pool2d", z),
-        dtype=dtype,
-        device=device,
-        bars=bars(shape, dtype, device, forward=6, both=4),
+        dtype,
+        device,
+        ours=Candidate(
+            lambda: F.magnitude_max_pool2d(z.planar, 2), (z.planar,), what=kernel("magnitude_max_pool2d", z.planar)
+        ),
+        naive=Candidate(lambda: two_tensor.magnitude_max_pool2d(*z.pair, 2), (z.pair,)),
+        others={
+            "complex": lambda: Candidate(lambda: native.magnitude_max_pool2d(z.complex, 2), (z.complex,)),
+            "real": lambda: Candidate(lambda: real.max_pool2d(z.real, 2), (z.real,), what="max_pool2d", compared=False),
+        },
+        peers=lambda: peers.layers("pool", z, 2),
+        cost=streaming(z.planar, 1.25 + index, 1.25 + index),
     )

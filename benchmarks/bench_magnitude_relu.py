@@ -1,10 +1,12 @@
 """magnitude_relu with c = 1."""
 
+from torch.nn import functional as real
+
 from cvkernels import functional as F
 
-from . import two_tensor
-from .inputs import POINTWISE, QUICK, Inputs, bars, kernel, named
-from .timing import Case, Side
+from . import native, peers, two_tensor
+from .candidates import Candidate, Case, streaming
+from .inputs import POINTWISE, QUICK, Inputs, kernel, named
 
 NAMES = ("magnitude_relu",)
 SHAPES = POINTWISE
@@ -12,15 +14,19 @@ QUICK_SHAPES = QUICK
 
 
 def cases(shape, device, dtype):
-    z, parts = Inputs(device, dtype).feature(shape)
+    z = Inputs(device, dtype).feature(shape)
     yield Case(
         *NAMES,
         named(shape),
-        fused=Side(lambda: F.magnitude_relu(z), leaves=(z,)),
-        naive=Side(lambda: two_tensor.magnitude_relu(*parts), leaves=(parts,)),
-        backend=kernel("magnitude_relu", z),
-        dtype=dtype,
-        device=device,
+        dtype,
+        device,
+        ours=Candidate(lambda: F.magnitude_relu(z.planar), (z.planar,), what=kernel("magnitude_relu", z.planar)),
+        naive=Candidate(lambda: two_tensor.magnitude_relu(*z.pair), (z.pair,)),
+        others={
+            "complex": lambda: Candidate(lambda: native.magnitude_relu(z.complex), (z.complex,)),
+            "real": lambda: Candidate(lambda: real.relu(z.real), (z.real,), what="relu", compared=False),
+        },
+        peers=lambda: peers.layers("act", z),
+        cost=streaming(z.planar, 2, 3),
         jumps=True,
-        bars=bars(shape, dtype, device, forward=5, both=8),
     )

@@ -2,9 +2,9 @@
 
 from cvkernels import functional as F
 
-from . import two_tensor
+from . import native, two_tensor
+from .candidates import Candidate, Case, streaming
 from .inputs import POINTWISE, QUICK, Inputs, kernel, named
-from .timing import Case, Side
 
 NAMES = ("rotate",)
 SHAPES = POINTWISE
@@ -18,9 +18,10 @@ def cases(shape, device, dtype):
     yield Case(
         *NAMES,
         named(shape),
-        fused=Side(lambda: F.rotate(a, b, theta), leaves=(a, b)),
-        naive=Side(lambda: two_tensor.rotate(a, b, theta), leaves=(a, b)),
-        backend=kernel("rotate", a),
-        dtype=dtype,
-        device=device,
+        dtype,
+        device,
+        ours=Candidate(lambda: F.rotate(a, b, theta), (a, b), what=kernel("rotate", a)),
+        naive=Candidate(lambda: two_tensor.rotate(a, b, theta), (a, b)),
+        others={"complex": lambda: Candidate(lambda: native.rotate(a, b, theta), (a, b))},
+        cost=streaming(a, 4, 4),
     )

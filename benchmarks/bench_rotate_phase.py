@@ -2,9 +2,9 @@
 
 from cvkernels import functional as F
 
-from . import two_tensor
-from .inputs import POINTWISE, QUICK, Inputs, bars, kernel, named
-from .timing import Case, Side
+from . import native, peers, two_tensor
+from .candidates import Candidate, Case, streaming
+from .inputs import POINTWISE, QUICK, Inputs, kernel, named
 
 NAMES = ("rotate_phase",)
 SHAPES = POINTWISE
@@ -13,15 +13,16 @@ QUICK_SHAPES = QUICK
 
 def cases(shape, device, dtype):
     inputs = Inputs(device, dtype)
-    z, parts = inputs.feature(shape)
+    z = inputs.feature(shape)
     theta = inputs.angle(shape[0])
     yield Case(
         *NAMES,
         named(shape),
-        fused=Side(lambda: F.rotate_phase(z, theta), leaves=(z,)),
-        naive=Side(lambda: two_tensor.rotate_phase(*parts, theta), leaves=(parts,)),
-        backend=kernel("rotate_phase", z),
-        dtype=dtype,
-        device=device,
-        bars=bars(shape, dtype, device, forward=2.5, both=2.5),
+        dtype,
+        device,
+        ours=Candidate(lambda: F.rotate_phase(z.planar, theta), (z.planar,), what=kernel("rotate_phase", z.planar)),
+        naive=Candidate(lambda: two_tensor.rotate_phase(*z.pair, theta), (z.pair,)),
+        others={"complex": lambda: Candidate(lambda: native.rotate_phase(z.complex, theta), (z.complex,))},
+        peers=lambda: peers.layers("rotate_phase", z, theta, z.pair[0]),
+        cost=streaming(z.planar, 2, 2),
     )

@@ -1,18 +1,48 @@
-"""The same numbers for both sides: one planar tensor for the fused, a pair of real ones for the naive."""
+"""The same numbers for every candidate: each form of a feature is a leaf of its own."""
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from cvkernels import backend
+from cvkernels import backend, to_channels_last
 
 # N, C, H, W. ResNet's three stages on CIFAR images, the report's LeNet before its second convolution, one layer of VGG.
-NETWORKS = [(64, 16, 32, 32), (64, 32, 16, 16), (64, 64, 8, 8), (128, 6, 14, 14)]
+STAGES = [(64, 16, 32, 32), (64, 32, 16, 16), (64, 64, 8, 8)]
 LARGE = (8, 256, 56, 56)
+NETWORKS = [*STAGES, (128, 6, 14, 14)]
 POINTWISE = [*NETWORKS, LARGE]
 QUICK = [(4, 8, 6, 6)]
-BAR_SHAPE = (64, 32, 16, 16)
+
+
+class Feature:
+    """A planar [N, 2, C, *] feature and what the others make of it; about half of the moduli lie under 1."""
+
+    def __init__(self, z: Tensor):
+        self.planar = z.requires_grad_()
+        self.channels = z.shape[2]
+
+    @cached_property
+    def channels_last(self) -> Tensor:
+        return to_channels_last(self.planar.detach()).requires_grad_()
+
+    @cached_property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        return tuple(p.detach().clone().requires_grad_() for p in self.planar.unbind(1))
+
+    @cached_property
+    def pair_channels_last(self) -> tuple[Tensor, Tensor]:
+        return tuple(p.detach().to(memory_format=torch.channels_last).requires_grad_() for p in self.pair)
+
+    @cached_property
+    def complex(self) -> Tensor:
+        return torch.complex(*self.pair).detach().requires_grad_()
+
+    @cached_property
+    def real(self) -> Tensor:
+        """What the plain real network has here: the real part alone."""
+        return self.pair[0].detach().clone().requires_grad_()
 
 
 class Inputs:
@@ -26,40 +56,37 @@ class Inputs:
         x = torch.randn(shape, generator=self._generator, dtype=torch.float64) * scale
         return x.to(self.device, self.dtype)
 
-    def feature(self, shape) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Planar [N, 2, C, *] and its parts; about half of the moduli lie under 1. Leaves: they take a gradient."""
+    def feature(self, shape) -> Feature:
         n, *rest = shape
-        return paired(self.real(n, 2, *rest, scale=0.85))
+        return Feature(self.real(n, 2, *rest, scale=0.85))
 
     def weight(self, *shape: int) -> Tensor:
         return self.real(*shape, scale=(2 * math.prod(shape[1:])) ** -0.5).requires_grad_()
 
     def angle(self, *shape: int) -> Tensor:
-        """Radians in [0, 2 pi); without a gradient, as in use."""
+        """Radians in [0, 2 pi), float32 or wider; without a gradient, as in use."""
         theta = torch.rand(shape, generator=self._generator, dtype=torch.float64) * (2 * math.pi)
-        return theta.to(self.device, self.dtype)
+        return theta.to(self.device, torch.promote_types(self.dtype, torch.float32))
 
-    def power(self, channels: int) -> Tensor:
-        return torch.ones(channels, dtype=self.dtype, device=self.device)
+    def ones(self, channels: int, **settings) -> Tensor:
+        """A running power, a running variance, a scale: float32 or wider."""
+        return torch.ones(
+            channels, dtype=torch.promote_types(self.dtype, torch.float32), device=self.device, **settings
+        )
 
 
-def paired(z: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    return z.requires_grad_(), tuple(p.detach().clone().requires_grad_() for p in z.unbind(1))
+def as_complex(weights) -> Tensor:
+    """A pair of real weights as one complex leaf; a real one stays real."""
+    parts = [w.detach() for w in weights]
+    return (torch.complex(*parts) if len(parts) == 2 else parts[0].clone()).requires_grad_()
 
 
 def named(shape) -> str:
     return "x".join(map(str, shape))
 
 
-def bars(shape, dtype: torch.dtype, device: torch.device, **ratios: float) -> tuple[tuple[str, float], ...]:
-    """The ratios to reach, which are set for one shape in float32 on two CPU cores; nothing anywhere else."""
-    if tuple(shape) != BAR_SHAPE or dtype != torch.float32 or device.type != "cpu" or torch.get_num_threads() != 2:
-        return ()
-    return tuple((name.replace("both", "forward+backward"), ratio) for name, ratio in ratios.items())
-
-
 def kernel(op: str, z: Tensor) -> str:
-    """What runs the fused side: a backend's name, or torch where the operation has no kernel of its own."""
+    """What runs ours: a backend's name, or torch where the operation has no kernel of its own."""
     chosen = backend.choose(backend.OPS[op], z)
     has_own = any((backend.OPS[op].cpu, backend.OPS[op].cuda, backend.OPS[op].triton))
     return chosen if has_own or backend.forced() else "torch"

@@ -18,23 +18,30 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Row:
-    """Times are ms a call (20th, 50th and 80th percentile), memory is MB at the peak of one call (GPU only)."""
+    """One candidate of one case in one pass.
+
+    Times are ms a call (20th, 50th and 80th percentile). ratio: its median over that of ours in the same run, so above
+    1 ours is the faster. peak_mb: what a call adds to the GPU memory in use, at its peak. kept_mib: what autograd keeps
+    for the backward pass beyond the leaves. fraction: of what the machine does at most (`roof`: copy, in GB/s, or
+    matrix, in GFLOP/s, both measured in this run), with the bytes or operations that the pass needs at least.
+    """
 
     op: str
     shape: str
     dtype: str
     device: str
-    which: str  # forward, or forward+backward
-    backend: str  # what ran the fused side
-    fused_p20: float
-    fused_p50: float
-    fused_p80: float
-    naive_p20: float
-    naive_p50: float
-    naive_p80: float
+    which: str  # forward, backward, or forward+backward
+    candidate: str
+    what: str  # the backend, the class, the settings; * where it is another function by definition, timed alone
+    p20: float
+    p50: float
+    p80: float
     ratio: float
-    fused_mb: float | None
-    naive_mb: float | None
+    peak_mb: float | None
+    kept_mib: float | None
+    roof: str
+    roof_rate: float | None
+    fraction: float | None
     threads: int
     clock: str  # wall, or process: this process's CPU time
     allocator: str
@@ -44,9 +51,13 @@ class Row:
     python: str
     commit: str
 
+    def case(self) -> tuple:
+        """What the candidates of one table line share."""
+        return self.op, self.shape, self.device, self.which, self.threads, self.clock, self.allocator
+
     def key(self) -> tuple:
         """What must be equal for two rows to be compared."""
-        return self.op, self.shape, self.dtype, self.device, self.which, self.threads, self.clock, self.allocator
+        return *self.case(), self.dtype, self.candidate
 
 
 def facts(device: torch.device, clock: str = "wall") -> dict:
@@ -130,15 +141,20 @@ def read(path: Path) -> list[Row]:
 
 
 def comparison(rows: list[Row], stored: list[Row]) -> list[str]:
-    """One line for each row that both runs have: the fused time then and now, a slowdown shown like a gain."""
+    """One line for each row of ours that both runs have: its time then and now, a slowdown shown like a gain."""
     before = {row.key(): row for row in stored}
-    lines = []
-    for row in rows:
+    naive = [{row.case(): row for row in some if row.candidate == "naive"} for some in (stored, rows)]
+    lines, mine = [], [row for row in rows if row.candidate.startswith("ours")]
+    for row in mine:
         old = before.get(row.key())
         if old:
+            ratios = [
+                f"{n[r.case()].p50 / r.p50:.2f}" if r.case() in n else "?"
+                for r, n in zip((old, row), naive, strict=True)
+            ]
             lines.append(
-                f"{row.op:26} {row.shape:14} {row.which:17} {old.fused_p50:9.4g} -> {row.fused_p50:9.4g} ms, "
-                f"{100 * (row.fused_p50 / old.fused_p50 - 1):+5.0f} %; ratio {old.ratio:.2f} -> {row.ratio:.2f}"
+                f"{row.op:26} {row.shape:14} {row.which:17} {row.candidate:20} {old.p50:9.4g} -> {row.p50:9.4g} ms, "
+                f"{100 * (row.p50 / old.p50 - 1):+5.0f} %; naive / ours {' -> '.join(ratios)}"
             )
-    without = len(rows) - len(lines)
-    return [*lines, *([f"{without} of {len(rows)} rows have no stored one to compare with"] if without else [])]
+    without = len(mine) - len(lines)
+    return [*lines, *([f"{without} of {len(mine)} rows have no stored one to compare with"] if without else [])]

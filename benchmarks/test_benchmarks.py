@@ -1,4 +1,4 @@
-"""The same callables under pytest-benchmark, fused and naive side by side: `pytest benchmarks --benchmark-only`.
+"""The same callables under pytest-benchmark, side by side: `pytest benchmarks --benchmark-only`.
 
 The table of `python -m benchmarks` takes the candidates in turns and is what a claim rests on; this one takes them one
 after the other, and is for pytest-benchmark's own tools (saving, comparing, histograms).
@@ -9,13 +9,15 @@ import importlib
 import pytest
 import torch
 
-from . import rows, timing
-from .__main__ import OPS
+from . import candidates, rows
+from .__main__ import DEFAULT_PASSES, OPS
 from .inputs import named
 
 pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+BESIDE = ("naive", "complex", "real")
+NO_REAL = ("rotate", "unrotate")  # the plain network has nothing in their place
 
 
 def rooms():
@@ -23,17 +25,21 @@ def rooms():
         module = importlib.import_module(f".bench_{op}", __package__)
         for name in module.NAMES:
             for shape in module.SHAPES[:2]:
-                yield pytest.param(module, name, shape, id=f"{name}-{named(shape)}".replace(" ", "-"))
+                for candidate in ("ours", *BESIDE):
+                    if candidate != "real" or not name.startswith(NO_REAL):
+                        label = f"{name}-{named(shape)}-{candidate}".replace(" ", "-")
+                        yield pytest.param(module, name, shape, candidate, id=label)
 
 
-@pytest.mark.parametrize("side", ["fused", "naive"])
-@pytest.mark.parametrize("which", timing.PASSES)
-@pytest.mark.parametrize(("module", "name", "shape"), list(rooms()))
-def test_speed(module, name, shape, which, side, benchmark):
+@pytest.mark.parametrize("which", DEFAULT_PASSES)
+@pytest.mark.parametrize(("module", "name", "shape", "candidate"), list(rooms()))
+def test_speed(module, name, shape, candidate, which, benchmark):
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     (case,) = (case for case in module.cases(shape, DEVICE, torch.float32) if case.op == name)
-    assert timing.difference(case) is None, "a wrong kernel has no speed"
-    call = timing.steps(case, which)[side]
+    chosen = case.candidates(BESIDE)[candidate]
+    if chosen.compared:
+        assert candidates.difference(case, chosen) is None, "a wrong kernel has no speed"
+    call = candidates.step(chosen, which, candidates.gradient(case))
 
     def synchronised():
         call()
@@ -41,5 +47,5 @@ def test_speed(module, name, shape, which, side, benchmark):
             torch.cuda.synchronize(DEVICE)
 
     benchmark.group = f"{case.op} {case.shape} {which}"
-    benchmark.extra_info.update(rows.facts(DEVICE), backend=case.backend)
+    benchmark.extra_info.update(rows.facts(DEVICE), what=chosen.label())
     benchmark(synchronised)

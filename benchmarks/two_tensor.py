@@ -66,8 +66,8 @@ def magnitude_batch_norm(
     if training:
         power = (re * re + im * im).mean((0, *range(2, re.ndim)))
         with torch.no_grad():
-            running_power.lerp_(power, momentum)
-    scale = (power + eps).rsqrt().view(1, -1, *(1,) * (re.ndim - 2))
+            running_power.lerp_(power.to(running_power.dtype), momentum)
+    scale = (power + eps).rsqrt().view(1, -1, *(1,) * (re.ndim - 2)).to(re.dtype)
     return re * scale, im * scale
 
 
@@ -103,7 +103,7 @@ def dropout2d(re: Tensor, im: Tensor, p: float) -> Pair:
     return re * mask, im * mask
 
 
-def block(re: Tensor, im: Tensor, first: Pair, second: Pair, powers: Pair) -> Pair:
-    """A residual block with 3x3 complex weights: conv, norm, ReLU, conv, norm, + input, ReLU."""
+def block(re: Tensor, im: Tensor, first: tuple, second: tuple, powers: Pair) -> Pair:
+    """A residual block with 3x3 weights, a pair each or a real one: conv, norm, ReLU, conv, norm, + input, ReLU."""
     y = batch_norm_relu(*conv2d(re, im, *first, padding=1), powers[0])
     return batch_norm_relu(*conv2d(*y, *second, padding=1), powers[1], (re, im))

@@ -1,94 +1,17 @@
-"""A wrong kernel has no speed; a row says where it was measured; every operation has a benchmark that runs."""
+"""How a thing is timed; a row says where it was measured, survives storage, and is compared with an older one."""
 
-import importlib
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-import cvkernels.functional
 from benchmarks import __main__ as cli
-from benchmarks import rows, timing
-from benchmarks.inputs import Inputs
+from benchmarks import bars, candidates, plot, roof, rows, timing
 
 CPU = torch.device("cpu")
-# timed in the file of the operation they are named after
-BESIDE = {"adaptive_avg_pool2d", "dropout2d"}
-
-
-def cases(op, dtype=torch.float64):
-    module = importlib.import_module(f"benchmarks.bench_{op}")
-    return list(module.cases(module.QUICK_SHAPES[0], CPU, dtype))
-
-
-def test_every_operation_has_a_benchmark():
-    assert set(cvkernels.functional.__all__) - BESIDE | {"block"} == set(cli.OPS)
-
-
-@pytest.mark.parametrize("op", cli.OPS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-def test_the_two_sides_agree(op, dtype):
-    for case in cases(op, dtype):
-        assert timing.difference(case) is None, case.op
-
-
-def wrong(case, what):
-    """The case with a fused side that is wrong in one respect."""
-    right = case.fused.forward
-    forwards = {
-        "output": lambda: right() * 1.001,
-        "one element": lambda: right().index_fill(0, torch.tensor([1]), 0),
-        "nan": lambda: right() / 0 * 0,
-        "gradient": lambda: right() + (case.fused.leaves[0] - case.fused.leaves[0].detach()),
-        "shape": lambda: right()[:, :, :1],
-    }
-    return replace(case, fused=replace(case.fused, forward=forwards[what]))
-
-
-@pytest.mark.parametrize("what", ["output", "one element", "nan", "gradient", "shape"])
-@pytest.mark.parametrize("op", ["rotate_phase", "magnitude_relu"])
-def test_a_wrong_kernel_is_refused(op, what):
-    (case,) = cases(op)
-    assert timing.difference(wrong(case, what)) is not None
-
-
-def test_a_running_power_that_does_not_move_is_refused():
-    (case,) = cases("magnitude_batch_norm")
-    still = torch.ones_like(case.fused.state[0])
-    assert "state" in timing.difference(replace(case, fused=replace(case.fused, state=(still,))))
-
-
-def test_a_refused_row_makes_the_run_fail(monkeypatch, capsys):
-    from benchmarks import bench_rotate_phase
-
-    build = bench_rotate_phase.cases
-    monkeypatch.setattr(bench_rotate_phase, "cases", lambda *a: (wrong(c, "output") for c in build(*a)))
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "rotate_phase", "--quick", "--device=cpu", "--allocator=default"])
-    assert cli.main() == 1
-    out = capsys.readouterr()
-    assert "REFUSED: the sides disagree: output" in out.out and "1 refused" in out.err
-    assert "fused " not in out.out.split("REFUSED")[1]  # no time stands beside a wrong result
-
-
-def test_an_operation_that_raises_is_refused():
-    (case,) = cases("rotate_phase")
-
-    def broken():
-        raise NotImplementedError("no such kernel\nlong dispatcher table")
-
-    assert cli._refusal(replace(case, fused=timing.Side(broken))) == "NotImplementedError: no such kernel"
-
-
-@pytest.mark.parametrize("which", timing.PASSES)
-def test_steps_do_what_they_say(which):
-    (case,) = cases("magnitude_relu")
-    for name, call in timing.steps(case, which).items():
-        result = timing.flat(call())
-        assert len(result) == (1 if name == "fused" else 2)
-        assert not any(t.requires_grad for t in result)
+ROOT = Path(__file__).parents[2]
 
 
 def test_candidates_take_turns():
@@ -98,51 +21,45 @@ def test_candidates_take_turns():
     assert len(turns) >= 11  # a b, b a, a b, ...: the last of a round starts the next
 
 
+def test_a_long_call_takes_part_in_five_rounds(monkeypatch):
+    monkeypatch.setattr(timing, "LONG_MS", -1.0)
+    calls = []
+    samples = timing.interleaved({"a": lambda: calls.append(1)}, CPU, 10.0)
+    assert len(samples["a"]) == timing.LONG_ROUNDS and len(calls) == timing.LONG_ROUNDS + 1
+
+
 def test_percentiles():
     assert timing.percentiles([float(i) for i in range(11)]) == (2.0, 5.0, 8.0)
 
 
-def test_bars_hold_for_their_shape_alone():
-    module = importlib.import_module("benchmarks.bench_magnitude_relu")
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        (barred,) = module.cases((64, 32, 16, 16), CPU, torch.float32)
-        assert dict(barred.bars) == {"forward": 5, "forward+backward": 8}
-        assert not cases("magnitude_relu", torch.float32)[0].bars
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_inputs_are_the_same_for_both_sides():
-    z, (re, im) = Inputs(CPU, torch.float64).feature((2, 3, 4, 4))
-    assert torch.equal(z[:, 0], re) and torch.equal(z[:, 1], im)
-    assert 0.3 < (z.detach().square().sum(1).sqrt() < 1).double().mean() < 0.7
+def test_the_roof_is_measured():
+    copied = roof.copy(4096, CPU)()
+    assert copied.nbytes == 4096
+    assert roof.matrix_rate(CPU, torch.float32, False, "wall", quick=True) > 1e6
 
 
 def row(**changes):
     values = dict(
-        op="rotate", shape="4x8x6x6", dtype="float32", device="a, b", which="forward", backend="cpu",
-        fused_p20=1.0, fused_p50=2.0, fused_p80=3.0, naive_p20=4.0, naive_p50=5.0, naive_p80=6.0, ratio=2.5,
-        fused_mb=None, naive_mb=1.5, threads=2, clock="wall", allocator="keep", foreign_load=0.01,
-        torch="2.11", cvkernels="0.1.0", python="3.12.0", commit="abc",
+        op="rotate", shape="4x8x6x6", dtype="float32", device="a, b", which="forward", candidate="ours", what="cpu",
+        p20=1.0, p50=2.0, p80=3.0, ratio=1.0, peak_mb=None, kept_mib=1.5, roof="copy", roof_rate=40.0, fraction=0.5,
+        threads=2, clock="wall", allocator="keep", foreign_load=0.01, torch="2.11", cvkernels="0.1.0",
+        python="3.12.0", commit="abc",
     )  # fmt: skip
     return rows.Row(**{**values, **changes})
 
 
 def test_rows_survive_storage(tmp_path):
-    stored = [row(), row(which="forward+backward", foreign_load=None)]
+    stored = [row(), row(which="forward+backward", foreign_load=None, candidate="naive", what="")]
     rows.write(stored, tmp_path / "a" / "b.csv")
     assert rows.read(tmp_path / "a" / "b.csv") == stored
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.csv"]
 
 
 def test_comparison_shows_a_slowdown_like_a_gain():
-    slower, _, missing = rows.comparison(
-        [row(fused_p50=3.0, ratio=1.5), row(op="conv2d", fused_p50=1.0), row(shape="1x1")], [row(), row(op="conv2d")]
-    )
-    assert "+50 %" in slower and "2.50 -> 1.50" in slower
-    assert missing.startswith("1 of 3 rows")
+    naive = row(candidate="naive", p50=6.0)
+    slower, missing = rows.comparison([row(p50=3.0), naive, row(shape="1x1")], [row(), naive])
+    assert "+50 %" in slower and "naive / ours 3.00 -> 2.00" in slower
+    assert missing.startswith("1 of 2 rows")
 
 
 def test_stored_rows_are_named_by_device():
@@ -154,17 +71,93 @@ def test_commit_can_be_given(monkeypatch):
     assert rows.commit() == "0123abc"
 
 
-def test_the_command_runs_and_names_its_allocator(tmp_path):
-    out = tmp_path / "rows.csv"
-    command = [sys.executable, "-m", "benchmarks", "rotate", "linear", "--quick", "--device=cpu", f"--out={out}"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    stored = rows.read(out)
-    assert {(r.op, r.which) for r in stored} == {
-        (op, which) for op in ("rotate", "linear complex", "linear real") for which in timing.PASSES
+def line(op, shape, which, **times):
+    """Rows of one case: candidate -> its median; a name's _ is a space."""
+    named = {name.replace("_", " "): t for name, t in times.items()}
+    dtype = {True: "bfloat16", False: "float32"}
+    return [
+        row(op=op, shape=shape, which=which, candidate=n, p50=t, roof="", fraction=None, dtype=dtype["bfloat16" in n])
+        for n, t in named.items()
+    ]
+
+
+def judged(found, kind="cpu"):
+    return {(v.against, v.by): (round(v.measured, 2), v.least, v.met) for v in bars.verdicts(found, kind)}
+
+
+def test_a_bar_is_met_or_missed(monkeypatch):
+    monkeypatch.setattr(bars, "bfloat16_instructions", lambda: True)
+    relu = line("magnitude_relu", "8x256x56x56", "forward", ours=1.0, naive=4.4, complex=0.5, real=0.1, torchcvnn=9.0)
+    assert judged(relu) == {("naive", "ours"): (4.4, 4.3, True), ("complex", "ours"): (0.5, 0.95, False)}
+    block = line(
+        "block complex", "64x16x32x32", "forward+backward", ours=2.0, ours_channels_last=1.0, ours_bfloat16=1.0,
+        naive=1.9, naive_compiled=1.5,
+    )  # fmt: skip
+    assert judged(block) == {
+        ("naive", "ours channels last"): (1.9, 1.8, True),
+        ("naive", "ours bfloat16"): (1.9, 2.3, False),
+        ("naive compiled", "ours channels last"): (1.5, 0.95, True),
     }
+    monkeypatch.setattr(bars, "bfloat16_instructions", lambda: False)
+    assert ("naive", "ours bfloat16") not in judged(block)
+
+
+def test_the_streaming_bar_is_for_the_largest_shape_and_our_own_kernels():
+    large = row(shape="8x256x56x56", fraction=0.79)
+    assert judged([large]) == {("copy", "ours"): (0.79, 0.8, False)}
+    assert judged([row(shape="64x16x32x32", fraction=0.1)]) == {} == judged([row(shape="8x256x56x56", what="torch")])
+
+
+def test_bars_are_for_their_shapes_their_threads_and_whole_passes():
+    relu = line("magnitude_relu", "8x256x56x56", "forward", ours=1.0, naive=2.0)
+    assert ("naive", "ours") in judged(relu)
+    for changes in ({"shape": "4x8x6x6"}, {"which": "backward"}):
+        assert judged([rows.Row(**{**vars(r), **changes}) for r in relu]) == {}
+    one_thread = judged([rows.Row(**{**vars(r), "threads": 1}) for r in relu])
+    assert one_thread == {("naive", "ours"): (2.0, 0.95, True)}  # only that it is not slower
+
+
+def test_a_gpu_has_its_own_bars():
+    tf32 = "float32 (TF32)"
+    times = {("ours graph", tf32): 1.0, ("ours bfloat16 graph", "bfloat16"): 0.5, ("ours", tf32): 9.0}
+    times |= {("naive", tf32): 4.1, ("naive graph", tf32): 1.9, ("naive compiled", tf32): 1.6}
+    case = {"op": "processor complex", "shape": "128x16x32x32", "which": "forward+backward", "roof": ""}
+    step = [row(**case, candidate=n, dtype=dtype, p50=ms, fraction=None) for (n, dtype), ms in times.items()]
+    missed = {(v.against, v.by) for v in bars.verdicts(step, "cuda") if not v.met}
+    assert missed == {("naive graph", "ours graph")}
+    assert len(list(bars.verdicts(step, "cuda"))) == 6
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A stored run of the command itself."""
+    out = tmp_path_factory.mktemp("bench") / "rows.csv"
+    command = [sys.executable, "-m", "benchmarks", "rotate", "linear", "--quick", "--device=cpu", f"--out={out}"]
+    done = subprocess.run([*command, "--against=complex,real"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out, done.stdout
+
+
+def test_the_command_runs_and_names_its_allocator(table):
+    out, said = table
+    stored = rows.read(out)
+    lines = {(r.op, r.which, r.candidate) for r in stored}
+    asked = {("rotate", c) for c in ("ours", "naive", "complex", "copy")}
+    asked |= {(f"linear {w}", c) for w in ("complex", "real") for c in ("ours", "naive", "complex", "real")}
+    assert lines == {(op, which, c) for op, c in asked for which in cli.DEFAULT_PASSES}
+    assert all(r.ratio == 1 for r in stored if r.candidate == "ours")
+    assert {r.fraction is None for r in stored if r.candidate == "ours"} == {False}
     if rows.allocator() == "default":  # glibc, and nothing preloaded: the command started itself again
-        assert {r.allocator for r in stored} == {"keep"} and "allocator: keep" in done.stdout
+        assert {r.allocator for r in stored} == {"keep"} and "allocator: keep" in said
+
+
+def test_the_plot_shows_every_operation(table, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (the extra `experiments`)")
+    drawn = plot.figure(rows.read(table[0]))
+    titles = {axis.get_title(loc="left") for axis in drawn.axes if axis.get_visible()}
+    assert {"rotate", "linear complex", "linear real"} <= titles
+    assert plot.main([str(table[0]), "--out", str(tmp_path / "speed.png")]) == 0
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_pytest_benchmark_reports_the_same_callables():
@@ -179,14 +172,16 @@ def test_pytest_benchmark_reports_the_same_callables():
         "-k",
         "linear and 128x400x120",
     ]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert done.returncode == 0 and "8 passed" in done.stdout, done.stdout + done.stderr
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "16 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["relu"], "unknown op relu"),
+        (["--against=fast"], "unknown candidate fast; there are naive, graph, compiled"),
+        (["--passes=both"], "unknown pass both"),
         (["--shapes=4x"], "sizes joined by x"),
         (["--compare=none.csv"], "no file none.csv"),
         (["--clock=process"], "on one thread only"),
@@ -196,3 +191,7 @@ def test_bad_arguments(arguments, said, capsys):
     with pytest.raises(SystemExit):
         cli.arguments(arguments)
     assert said in capsys.readouterr().err
+
+
+def test_all_is_every_candidate():
+    assert cli.arguments(["--against=all"]).against == candidates.AGAINST

@@ -1,0 +1,239 @@
+"""What is set beside what: the candidates of a case, the call each is timed by, and whether they agree at all.
+
+A case is one operation at one shape. Its candidates compute the same thing on the same numbers, each in its own form:
+ours takes a planar tensor, naive code a pair of real ones, torch's complex dtype a complex one. `joined` brings what
+comes out of any of them into one form to compare. A candidate that is another function by definition (the real
+operation, a peer's nearest layer) is marked with a star: timed, not compared.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+PASSES = ("forward", "backward", "forward+backward")
+# What can be set beside ours; naive always is.
+AGAINST = ("naive", "graph", "compiled", "complex", "real", "peers")
+
+# The largest error of an element, in units of the naive result's RMS. Two ways of summing the 16384 terms of a weight
+# gradient differ by about 1e-6 in float32 and 1e-15 in float64; a wrong kernel differs by 1. In half precision two
+# convolutions in a row measured 0.06 (bfloat16, a residual block at N=64, C=16, 32x32).
+BOUND = {torch.float64: 1e-12, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 0.2}
+# Where a gradient jumps (at modulus c), the last bit of a modulus decides which side an element is on, and a
+# convolution spreads that one element over its window and over a weight's gradient. Such a gradient is held to BOUND
+# in nine elements of ten and to this RMS error; its output, which does not jump, is held to BOUND everywhere.
+JUMP_SHARE = 0.1
+JUMP_RMS = {torch.float64: 1e-2, torch.float32: 1e-2, torch.float16: 5e-2, torch.bfloat16: 0.15}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way of computing a case.
+
+    forward: computes the output; takes no arguments.   leaves: what it is differentiated by, in the order of the
+    others'; a pair (re, im) stands for one leaf of theirs.   state: what the forward writes to besides its output.
+    what: the class, the backend, the settings.   compared: False where it is another function by definition.
+    dtype: where it computes in another precision than the case.   wrapped: compiled or graph, else nothing.
+    """
+
+    forward: Callable
+    leaves: tuple = ()
+    state: tuple = ()
+    what: str = ""
+    compared: bool = True
+    dtype: torch.dtype | None = None
+    wrapped: str = ""
+
+    def label(self) -> str:
+        return self.what if self.compared else f"{self.what} *".lstrip()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a pass costs at least: ``copy``, in bytes moved; ``matrix``, in real floating-point operations."""
+
+    kind: str
+    forward: float
+    backward: float
+
+    def of(self, which: str) -> float:
+        return {"forward": self.forward, "backward": self.backward}.get(which, self.forward + self.backward)
+
+
+def streaming(feature: Tensor, forward: float, backward: float) -> Cost:
+    """Bytes, in units of one complex feature of this size: each tensor that must be read or written, once a pass."""
+    size = feature.numel() * feature.element_size()
+    return Cost("copy", forward * size, backward * size)
+
+
+def multiplying(complex_macs: float, weights: str) -> Cost:
+    """Real operations: eight a complex multiply-add, four with real weights; the backward pass is two more of them.
+
+    Three multiplications do for four, so a form that uses that can pass a whole of the rate of the plain one.
+    """
+    forward = complex_macs * (4 if weights == "real" else 8)
+    return Cost("matrix", forward, 2 * forward)
+
+
+@dataclass(frozen=True)
+class Case:
+    """The candidates of one operation at one shape.
+
+    others: candidates by name, made when they are asked for; a name begins with ours, naive, complex or real.
+    peers: the same for installed peers.   jumps: see JUMP_SHARE.   draws: random numbers are in it, the same for all
+    that take them from torch's generator in the same order.
+    """
+
+    op: str
+    shape: str
+    dtype: torch.dtype
+    device: torch.device
+    ours: Candidate
+    naive: Candidate
+    others: Mapping[str, Callable[[], Candidate]] = field(default_factory=dict)
+    peers: Callable[[], dict[str, Candidate]] = dict
+    cost: Cost | None = None
+    jumps: bool = False
+    draws: bool = False
+
+    def candidates(self, against=("naive",)) -> dict[str, Candidate]:
+        """Those that were asked for, ours first, naive second."""
+        found = {"ours": self.ours, "naive": self.naive}
+        for name, make in self.others.items():
+            if name.split()[0] in ("ours", *against):
+                found[name] = make()
+        if "compiled" in against:
+            found["naive compiled"] = compiled(self.naive, same=not self.draws)
+        if "graph" in against and self.device.type == "cuda":
+            for name in [n for n in found if n == "naive" or n.startswith("ours")]:
+                found[f"{name} graph"] = replace(found[name], state=(), wrapped="graph")
+        if "peers" in against:
+            found.update(self.peers())
+        return found
+
+
+def compiled(candidate: Candidate, same: bool = True) -> Candidate:
+    """The candidate under torch.compile; where it draws, Inductor draws other numbers."""
+    call = torch.compile(candidate.forward, dynamic=False)
+    return replace(candidate, forward=call, state=(), what="torch.compile", compared=same, wrapped="compiled")
+
+
+def passes(candidate: Candidate, asked=PASSES) -> list[str]:
+    """A compiled graph gives its buffers away in the backward pass, a captured one holds both: no backward alone."""
+    return [which for which in asked if not (candidate.wrapped and which == "backward")]
+
+
+def flat(values) -> list[Tensor]:
+    """The tensors of a tensor, of a pair, or of a tuple of both."""
+    return [values] if isinstance(values, Tensor) else [t for v in values for t in flat(v)]
+
+
+def joined(value) -> Tensor:
+    """One real tensor to compare: a pair and a complex tensor become planar."""
+    if isinstance(value, Tensor):
+        return torch.view_as_real(value).movedim(-1, 1) if value.is_complex() else value
+    return torch.stack(tuple(value), 1)
+
+
+def gradient(case: Case) -> Tensor:
+    """The gradient that every candidate's output is given, in the form of ours."""
+    like = joined(case.ours.forward()).detach()
+    generator = torch.Generator(like.device).manual_seed(1)
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
+def gradients_like(output, grad: Tensor) -> list[Tensor]:
+    """``grad`` in the form of an output; where the output is another function's, one of its own shape."""
+    if joined(output).shape != grad.shape:
+        grad = torch.randn_like(joined(output).detach())
+    if not isinstance(output, Tensor):
+        return [g.to(o.dtype).contiguous() for g, o in zip(grad.unbind(1), output, strict=True)]
+    return [torch.complex(*grad.unbind(1)) if output.is_complex() else grad.to(output.dtype)]
+
+
+def step(candidate: Candidate, which: str, grad: Tensor) -> Callable:
+    """What is timed: ``forward`` records no graph, ``backward`` runs one graph again, the gradient of every leaf."""
+    if which == "forward":
+        call = torch.no_grad()(candidate.forward)
+    else:
+        leaves = flat(candidate.leaves)
+        out = candidate.forward()
+        grads = gradients_like(out, grad)
+        if which == "backward":
+            outs = flat(out)
+            call = lambda: torch.autograd.grad(outs, leaves, grads, retain_graph=True)  # noqa: E731
+        else:
+            call = lambda: torch.autograd.grad(flat(candidate.forward()), leaves, grads)  # noqa: E731
+    return graphed(call) if candidate.wrapped == "graph" else call
+
+
+def graphed(call: Callable) -> Callable:
+    """The call captured in a CUDA graph after a warm-up on a stream of its own; what it returns is filled anew."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+
+    def replay():
+        graph.replay()
+        return result
+
+    return replay
+
+
+def difference(case: Case, candidate: Candidate | None = None) -> str | None:
+    """Why a candidate (ours without one) and naive code disagree, in outputs, gradients and state; None where they
+    agree. Call it before any timing."""
+    candidate = candidate or case.ours
+    sides = candidate, case.naive
+    for own, other in zip(candidate.state, case.naive.state if candidate.state else (), strict=True):
+        own.copy_(other)  # both start from one state, whatever earlier calls made of it
+    if candidate.wrapped != "graph":
+        outs = [joined(_seeded(side.forward)).detach() for side in sides]
+    else:
+        # its first call is a capture, after three warm-ups
+        grad = gradient(case)
+        outs = [joined(step(side, "forward", grad)()).detach() for side in sides]
+    pairs = [("output", *outs)]
+    # as they stand after one call each: later calls move them on
+    if candidate.state:
+        states = zip(*([x.clone() for x in side.state] for side in sides), strict=True)
+        pairs += [(f"state {i}", x, y) for i, (x, y) in enumerate(states)]
+    if outs[0].shape == outs[1].shape:
+        grad = gradient(case)
+        grads = (regrouped(_seeded(step(side, "forward+backward", grad)), side.leaves) for side in sides)
+        pairs += [(f"gradient {i}", joined(x), joined(y)) for i, (x, y) in enumerate(zip(*grads, strict=True))]
+    dtype = candidate.dtype or case.dtype
+    for what, x, y in pairs:
+        reason = _apart(x, y, dtype, case.jumps and what.startswith("gradient"))
+        if reason:
+            return f"{what}: {reason}"
+    return None
+
+
+def _seeded(call: Callable):
+    torch.manual_seed(0)
+    return call()
+
+
+def _apart(x: Tensor, y: Tensor, dtype: torch.dtype, jumps: bool) -> str | None:
+    if x.shape != y.shape:
+        return f"it is {list(x.shape)}, naive {list(y.shape)}"
+    error = (x.double() - y.double()).abs() / y.double().square().mean().sqrt().clamp(min=1e-30)
+    wrong = int((~(error <= BOUND[dtype])).sum())  # counts a NaN as wrong
+    rms = error.square().mean().sqrt().item()
+    if wrong <= (JUMP_SHARE * error.numel() if jumps else 0) and (not jumps or rms <= JUMP_RMS[dtype]):
+        return None
+    return f"{wrong} of {error.numel()} elements differ, by up to {error.max().item():.1e} of the RMS"
+
+
+def regrouped(grads, leaves) -> list:
+    """A flat list of gradients in the form of ``leaves``."""
+    rest = iter(grads)
+    return [next(rest) if isinstance(leaf, Tensor) else tuple(next(rest) for _ in leaf) for leaf in leaves]
