@@ -11,19 +11,6 @@ from torch import nn
 import cvkernels.nn as cnn
 
 
-class NormAct(nn.Module):
-    """Norm, then the residual if there is one, then the activation: the real twin of the fused complex layer."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.norm = nn.BatchNorm2d(channels)
-        self.act = nn.ReLU()
-
-    def forward(self, x, residual=None):
-        x = self.norm(x)
-        return self.act(x if residual is None else x + residual)
-
-
 class ConvNormAct(nn.Module):
     """A convolution without a bias, which the norm would take away again, then norm, residual and activation."""
 
@@ -38,7 +25,7 @@ class ConvNormAct(nn.Module):
 
 REAL = {
     "conv": nn.Conv2d,
-    "norm_act": NormAct,
+    "norm_act": cnn.BatchNormReLU2d,
     "norm": nn.BatchNorm2d,
     "act": nn.ReLU,
     "pool": nn.MaxPool2d,

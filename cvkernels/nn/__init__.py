@@ -7,12 +7,19 @@ from .convert import convert
 from .dropout import ComplexDropout, ComplexDropout2d
 from .flatten import ComplexFlatten
 from .linear import ComplexLinear
-from .norm import MagnitudeBatchNorm1d, MagnitudeBatchNorm2d, MagnitudeBatchNormReLU2d
+from .norm import (
+    BatchNormReLU2d,
+    MagnitudeBatchNorm1d,
+    MagnitudeBatchNorm2d,
+    MagnitudeBatchNormReLU2d,
+    convert_sync_batch_norm,
+)
 from .pooling import ComplexAdaptiveAvgPool2d, ComplexAvgPool2d, MagnitudeMaxPool2d
 from .rotation import PhaseRotation
 from .validate import Finding, Findings, validate
 
 __all__ = [
+    "BatchNormReLU2d",
     "ComplexAdaptiveAvgPool2d",
     "ComplexAvgPool2d",
     "ComplexConv2d",
@@ -29,6 +36,7 @@ __all__ = [
     "MagnitudeReLU",
     "PhaseRotation",
     "convert",
+    "convert_sync_batch_norm",
     "init",
     "validate",
 ]

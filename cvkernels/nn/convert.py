@@ -12,7 +12,7 @@ from .conv import PADDING_MODES, ComplexConv2d
 from .dropout import ComplexDropout, ComplexDropout2d
 from .flatten import ComplexFlatten
 from .linear import ComplexLinear
-from .norm import MagnitudeBatchNorm1d, MagnitudeBatchNorm2d
+from .norm import BatchNormReLU2d, MagnitudeBatchNorm1d, MagnitudeBatchNorm2d, MagnitudeBatchNormReLU2d
 from .pooling import ComplexAdaptiveAvgPool2d, ComplexAvgPool2d, MagnitudeMaxPool2d
 from .validate import Finding, fault_of
 from .weight import WEIGHTS
@@ -39,9 +39,10 @@ def convert(module: nn.Module, weights: str = "real", c: float | str = 1.0) -> n
     Kernels are kept. With ``weights='complex'`` a kernel becomes ``weight_re`` and ``weight_im`` starts at zero, so at
     first both forms compute the same. Biases and offsets are dropped, and one warning lists them. Batch norm keeps its
     scale; its running power starts at running_var + running_mean², the power of what it was trained on. Rectifiers
-    become `MagnitudeReLU`. Shared layers and shared kernels stay shared. Containers, and layers unknown here that have
-    no parameters of their own, are left alone: try the result with `validate` and an example, which also finds what a
-    ``forward`` does in plain functions (``torch.flatten(x, 1)`` joins the parts of a planar feature).
+    become `MagnitudeReLU`, the fused `BatchNormReLU2d` a `MagnitudeBatchNormReLU2d`. Shared layers and shared kernels
+    stay shared. Containers, and layers unknown here that have no parameters of their own, are left alone: try the
+    result with `validate` and an example, which also finds what a ``forward`` does in plain functions
+    (``torch.flatten(x, 1)`` joins the parts of a planar feature).
 
     Args:
         module: the network, or the part of it that will see rotated features.
@@ -165,8 +166,12 @@ class _Converter:
         return self.kernel(ComplexLinear(old.in_features, old.out_features, weights=self.weights, device="meta"), old)
 
     def norm(self, old) -> nn.Module:
-        make = MagnitudeBatchNorm1d if type(old) is nn.BatchNorm1d else MagnitudeBatchNorm2d
-        new = make(old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats)
+        settings = old.num_features, old.eps, old.momentum, old.affine, old.track_running_stats
+        new: nn.Module
+        if isinstance(old, BatchNormReLU2d):
+            new = MagnitudeBatchNormReLU2d(settings[0], self.c, *settings[1:], process_group=old.process_group)
+        else:
+            new = (MagnitudeBatchNorm1d if type(old) is nn.BatchNorm1d else MagnitudeBatchNorm2d)(*settings)
         new.weight = old.weight
         if old.running_var is not None:
             wide = torch.promote_types(old.running_var.dtype, torch.float32)
@@ -208,6 +213,7 @@ _MAKERS: dict[type, Callable] = {
     nn.Linear: _Converter.linear,
     nn.BatchNorm1d: _Converter.norm,
     nn.BatchNorm2d: _Converter.norm,
+    BatchNormReLU2d: _Converter.norm,
     **dict.fromkeys(RECTIFIERS, _Converter.relu),
     nn.MaxPool2d: _Converter.max_pool,
     nn.AvgPool2d: _Converter.avg_pool,

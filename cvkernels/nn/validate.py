@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .. import check
 from . import law
+from .norm import BatchNormReLU2d
 
 RELU = "MagnitudeReLU()"
 NORM = "MagnitudeBatchNorm{}d({}): E|z|² for the power, no mean subtracted, at most a real scale"
@@ -99,7 +100,7 @@ def _read(module: nn.Module, planar: bool):
 
 
 def fault_of(layer: nn.Module, planar: bool) -> tuple[str, str] | None:
-    """(why it breaks the law, what to use) of torch's own layers, else None.
+    """(why it breaks the law, what to use) of torch's own layers and of the real one here, else None.
 
     Of an unknown layer nothing is said: a parameter called bias may act on moduli only. Running an example tells.
     """
@@ -121,6 +122,8 @@ def fault_of(layer: nn.Module, planar: bool) -> tuple[str, str] | None:
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
         size = "1" if isinstance(layer, nn.BatchNorm1d) else "2"
         return "subtracts a mean and scales each part by itself", f"use {NORM.format(size, layer.num_features)}"
+    if isinstance(layer, BatchNormReLU2d):
+        return f"subtracts a mean and {PER_PART}", f"use MagnitudeBatchNormReLU2d({layer.num_features})"
     if isinstance(layer, nn.RMSNorm):
         return (PER_PART, f"use {NORM.format('2', 'C')}") if planar else None
     if home in ("torch.nn.modules.normalization", "torch.nn.modules.instancenorm"):

@@ -4,9 +4,10 @@ import torch
 
 import cvkernels.nn as cnn
 
+REAL = (4, 6, 8, 7)
 MAP, ROW, FLAT = (4, 2, 6, 8, 7), (4, 2, 6, 9), (4, 2, 6)
 
-# name -> (how it is made, given dtype and device arguments where it has any; the planar shape it takes)
+# name -> (how it is made, given dtype and device arguments where it has any; the planar shape it takes, or a real one)
 MODULES = {
     "ComplexConv2d": (lambda **k: cnn.ComplexConv2d(6, 4, 3, 2, padding=1, dilation=2, groups=2, **k), MAP),
     "ComplexConv2d-real": (lambda **k: cnn.ComplexConv2d(6, 5, (3, 1), padding="same", weights="real", **k), MAP),
@@ -18,6 +19,8 @@ MODULES = {
     "MagnitudeBatchNorm1d": (lambda **k: cnn.MagnitudeBatchNorm1d(6, **k), ROW),
     "MagnitudeBatchNormReLU2d": (lambda **k: cnn.MagnitudeBatchNormReLU2d(6, affine=True, **k), MAP),
     "MagnitudeBatchNormReLU2d-mean": (lambda **k: cnn.MagnitudeBatchNormReLU2d(6, "channel_mean", **k), MAP),
+    "BatchNormReLU2d": (lambda **k: cnn.BatchNormReLU2d(6, **k), REAL),
+    "BatchNormReLU2d-plain": (lambda **k: cnn.BatchNormReLU2d(6, momentum=None, affine=False, **k), REAL),
     "MagnitudeReLU": (lambda **k: cnn.MagnitudeReLU(0.8), MAP),
     "MagnitudeReLU-mean": (lambda **k: cnn.MagnitudeReLU("channel_mean", detach_modulus=True), ROW),
     "MagnitudeMaxPool2d": (lambda **k: cnn.MagnitudeMaxPool2d(3, 2, 1), MAP),
@@ -28,7 +31,9 @@ MODULES = {
     "ComplexFlatten": (lambda **k: cnn.ComplexFlatten(), MAP),
 }
 # the modules that hold a tensor
-HOLDERS = [name for name in MODULES if name.startswith(("ComplexConv", "ComplexLinear", "MagnitudeBatchNorm"))]
+HOLDERS = [
+    name for name in MODULES if name.startswith(("ComplexConv", "ComplexLinear", "MagnitudeBatchNorm", "BatchNorm"))
+]
 
 
 def made(name: str, **where):

@@ -44,6 +44,10 @@ LAYERS = {
         nn.BatchNorm1d(4, affine=False, track_running_stats=False),
         "MagnitudeBatchNorm1d(4, eps=1e-05, momentum=0.1, affine=False, track_running_stats=False)",
     ),
+    "BatchNormReLU2d": (
+        cnn.BatchNormReLU2d(4, 1e-3),
+        "MagnitudeBatchNormReLU2d(4, eps=0.001, momentum=0.1, affine=True, track_running_stats=True, c=1.0)",
+    ),
     "ReLU": (nn.ReLU(inplace=True), "MagnitudeReLU(c=1.0)"),
     "GELU": (nn.GELU(), "MagnitudeReLU(c=1.0)"),
     "MaxPool2d": (
@@ -134,14 +138,15 @@ def test_tied_kernels_stay_tied(weights):
         assert one is two
 
 
-def test_batch_norm_keeps_its_scale_and_starts_from_the_power_it_saw():
-    real = nn.BatchNorm2d(3).double()
+@pytest.mark.parametrize("make", [nn.BatchNorm2d, cnn.BatchNormReLU2d])
+def test_batch_norm_keeps_its_scale_and_starts_from_the_power_it_saw(make):
+    real = make(3).double()
     real(Z[:, 0] + 2)
     nn.init.normal_(real.weight)
     made = quietly(real)
     assert_close(made.running_power, real.running_var + real.running_mean.square())
     assert torch.equal(made.weight, real.weight) and made.num_batches_tracked == 1
-    assert quietly(nn.BatchNorm2d(3).half()).running_power.dtype == torch.float32
+    assert quietly(make(3).half()).running_power.dtype == torch.float32
 
 
 def test_one_warning_lists_what_was_dropped():

@@ -9,7 +9,7 @@ from torch import nn
 import cvkernels.nn as cnn
 from cvkernels import to_complex
 from tests.close import assert_close
-from tests.nn.modules import HOLDERS, MODULES, made
+from tests.nn.modules import HOLDERS, MODULES, REAL, made
 
 
 def run(module, z):
@@ -59,10 +59,14 @@ class TestEveryModule:
         run(module, z)
         wide = copy.deepcopy(module).double()
         assert_close(run(module.eval(), z), run(wide.eval(), z.double()), dtype, kind="network")
-        assert {b.dtype for n, b in module.named_buffers() if n == "running_power"} <= {torch.float32}
+        assert {b.dtype for n, b in module.named_buffers() if n.startswith("running_")} <= {torch.float32}
 
     def test_complex_in_complex_out(self, name):
         module, z = made(name, dtype=torch.float64)
+        if z.shape == REAL:
+            with pytest.raises(TypeError, match="`x` must be a real floating-point tensor, got torch.complex128"):
+                module(z + 0j)
+            return
         planar = run(copy.deepcopy(module), z)
         assert_close(run(module, to_complex(z)), to_complex(planar), torch.complex128)
 

@@ -120,7 +120,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("make", [cnn.MagnitudeBatchNorm1d, cnn.MagnitudeBatchNorm2d, cnn.MagnitudeBatchNormReLU2d])
+NORMS = [cnn.MagnitudeBatchNorm1d, cnn.MagnitudeBatchNorm2d, cnn.MagnitudeBatchNormReLU2d, cnn.BatchNormReLU2d]
+
+
+@pytest.mark.parametrize("make", NORMS)
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(make, name):
     settings, error, message = REFUSED[name]
@@ -139,3 +142,52 @@ def test_features_that_do_not_fit_are_refused_by_name():
         cnn.MagnitudeBatchNormReLU2d(4, "channel_mean", dtype=torch.float64)(Z, Z[:1])
     with pytest.raises(ValueError, match="`c` must be > 0"):
         cnn.MagnitudeBatchNormReLU2d(4, -1)
+
+
+class TestRealFused:
+    """BatchNormReLU2d beside torch's batch norm, whose checkpoints it loads."""
+
+    @pytest.mark.parametrize("affine", [True, False], ids=["affine", "plain"])
+    @pytest.mark.parametrize("momentum", [0.3, None], ids=str)
+    def test_a_torch_checkpoint_loads_and_goes_on_as_torch_does(self, affine, momentum):
+        x, residual = torch.randn(2, 5, 4, 6, 3, dtype=torch.float64) * 2 + 1
+        torchs = torch.nn.BatchNorm2d(4, momentum=momentum, affine=affine, dtype=torch.float64)
+        for p in torchs.parameters():
+            torch.nn.init.normal_(p)
+        torchs(x)
+        ours = cnn.BatchNormReLU2d(4, momentum=momentum, affine=affine, dtype=torch.float64)
+        assert list(ours.state_dict()) == list(torchs.state_dict())
+        assert ours.load_state_dict(torchs.state_dict()) == ([], [])
+        for training in (True, True, False):
+            ours.train(training), torchs.train(training)
+            assert_close(ours(x.flip(0), residual), (torchs(x.flip(0)) + residual).relu())
+            assert_close(ours(x), torchs(x).relu())
+        for name, value in torchs.state_dict().items():
+            assert_close(ours.state_dict()[name].double(), value.double(), name=name)
+        assert torchs.load_state_dict(ours.state_dict()) == ([], [])
+
+    def test_half_precision_keeps_wide_statistics(self):
+        layer = cnn.BatchNormReLU2d(4)
+        layer.running_var.fill_(1e6)
+        layer.half()
+        assert layer.weight.dtype == layer.bias.dtype == torch.float16
+        assert layer.running_var.dtype == torch.float32 and layer.running_var.tolist() == [1e6] * 4
+        assert layer(torch.randn(3, 4, 2, 2).half()).dtype == torch.float16
+
+    def test_reset(self):
+        layer, fresh = cnn.BatchNormReLU2d(4), cnn.BatchNormReLU2d(4)
+        layer(torch.randn(3, 4, 2, 2))
+        with torch.no_grad():
+            layer.weight.fill_(3), layer.bias.fill_(2)
+        layer.reset_parameters()
+        assert all(torch.equal(v, fresh.state_dict()[k]) for k, v in layer.state_dict().items())
+
+    def test_what_does_not_fit_is_refused_by_name(self):
+        layer = cnn.BatchNormReLU2d(4)
+        with pytest.raises(ValueError, match=r"`x` must be \[N, C, H, W\], got torch.float64 \[5, 2, 4, 6, 3\]"):
+            layer(Z)
+        with pytest.raises(ValueError, match="`x` must have num_features=4 channels, got torch.float64"):
+            layer(Z[:, 0, :3])
+        with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
+            layer(torch.zeros(1, 4, 1, 1))
+        assert layer.eval()(torch.zeros(1, 4, 1, 1)).shape == (1, 4, 1, 1)

@@ -36,6 +36,7 @@ class TestReading:
         "ConvTranspose2d": (nn.ConvTranspose2d(3, 3, 2), "bias", "bias=False"),
         "BatchNorm2d": (nn.BatchNorm2d(3), "subtracts a mean", r"MagnitudeBatchNorm2d\(3\)"),
         "BatchNorm1d": (nn.BatchNorm1d(3), "subtracts a mean", r"MagnitudeBatchNorm1d\(3\)"),
+        "BatchNormReLU2d": (cnn.BatchNormReLU2d(3), "apart", r"MagnitudeBatchNormReLU2d\(3\)"),
         "LayerNorm": (nn.LayerNorm(3), "subtracts a mean", "MagnitudeBatchNorm"),
         "GroupNorm": (nn.GroupNorm(1, 3), "subtracts a mean", "MagnitudeBatchNorm"),
         "InstanceNorm2d": (nn.InstanceNorm2d(3), "subtracts a mean", "MagnitudeBatchNorm"),
