@@ -57,6 +57,14 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
       "real_batch_norm_relu_backward(Tensor grad, Tensor out, Tensor x, Tensor? weight, Tensor mean, Tensor rstd, "
       "bool training, bool has_residual) -> (Tensor, Tensor, Tensor, Tensor)");
 
+  // What a convolution through torch reads: planes with the channel as their fastest axis, [P, N, C, H, W] with the
+  // strides of [P, N, H, W, C]. form 0: (re, im); 1: (re, im, re + im); 2: (re - im, -re - im, im); 3: both parts in
+  // one, [1, N, 2C, H, W]. z is contiguous or channels-last. Backward: the transpose of that map, from the gradients of
+  // the planes, each [N, C, H, W] channels-last, to a feature in either layout; 2's is the last step of a Gauss
+  // product.
+  m.def("conv_planes_forward(Tensor z, int form) -> Tensor");
+  m.def("conv_planes_backward(Tensor[] grads, int form, bool channels_last) -> Tensor");
+
   // Block weights [[A, -B], [B, A]] of many layers, each part [O, I, *], contiguous and of one dtype, in one flat
   // buffer of `dtype`: for each layer [2O, 2I, *], or channels-last [2O, *, 2I], starting at a multiple of 16 elements;
   // what lies between two layers is 0. Backward: the gradients of the blocks, each [2O, 2I, *] dense in that same

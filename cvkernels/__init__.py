@@ -7,6 +7,16 @@ __version__ = "0.1.0"
 
 from . import functional, nn
 from .backend import use_backend
+from .ops.conv2d.forms import use_conv_form
 from .planar import to_channels_last, to_complex, to_planar
 
-__all__ = ["functional", "nn", "to_channels_last", "to_complex", "to_planar", "use_backend", "__version__"]
+__all__ = [
+    "__version__",
+    "functional",
+    "nn",
+    "to_channels_last",
+    "to_complex",
+    "to_planar",
+    "use_backend",
+    "use_conv_form",
+]

@@ -58,6 +58,7 @@ MODULES = {
     "ComplexConv2d": lambda: cnn.ComplexConv2d(C, 6, 3, 2, padding=1),
     "ComplexConv2d-replicate": lambda: cnn.ComplexConv2d(C, 6, 3, padding="same", padding_mode="replicate"),
     "ComplexConv2d-real": lambda: cnn.ComplexConv2d(C, 6, (3, 2), dilation=2, groups=2, weights="real"),
+    "ComplexConvBatchNormReLU2d": lambda: cnn.ComplexConvBatchNormReLU2d(C, 6, 3, padding=1),
     "MagnitudeBatchNorm2d": lambda: cnn.MagnitudeBatchNorm2d(C),
     "MagnitudeBatchNorm2d-mean": lambda: cnn.MagnitudeBatchNorm2d(C, momentum=None, affine=True),
     "MagnitudeBatchNormReLU2d": lambda: cnn.MagnitudeBatchNormReLU2d(C),

@@ -2,41 +2,16 @@
 #include "../common/pack_weights.h"
 
 #include <torch/csrc/stable/library.h>
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
 
 #include <type_traits>
 
 #include "simd.h"
+#include "stored.h"
 
 namespace cvk {
 namespace {
 
-using torch::headeronly::ScalarType;
-
-template <class F>
-void with_stored(ScalarType dtype, F f) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return f(float{});
-    case ScalarType::Double:
-      return f(double{});
-    case ScalarType::BFloat16:
-      return f(torch::headeronly::BFloat16{});
-    case ScalarType::Half:
-      return f(torch::headeronly::Half{});
-    default:
-      STD_TORCH_CHECK(false, "pack_weights takes float32, float64, bfloat16 and float16");
-  }
-}
-
-template <class T>
-using wide_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-template <class To, class From>
-To stored(From x) {
-  return static_cast<To>(static_cast<wide_t<To>>(x));
-}
+constexpr const char* NAME = "pack_weights";
 
 // One run of a block's row: elements `step` apart in a weight's row (channels of one window position) or next to
 // each other.
@@ -97,8 +72,8 @@ Tensor forward(std::vector<Tensor> re, std::vector<Tensor> im, ScalarType dtype,
   check_pairs(re, im);
   const PackedLayers all = packed_layers(re, 1);
   Tensor out = torch::stable::new_empty(re[0], {all.blocks}, dtype);
-  with_stored(re[0].scalar_type(), [&](auto from_zero) {
-    with_stored(dtype, [&](auto to_zero) {
+  with_stored(re[0].scalar_type(), NAME, [&](auto from_zero) {
+    with_stored(dtype, NAME, [&](auto to_zero) {
       using From = decltype(from_zero);
       using To = decltype(to_zero);
       To* to = data<To>(out);
@@ -126,8 +101,8 @@ Tensor backward(std::vector<Tensor> grads, ScalarType dtype, bool channels_last)
   const PackedLayers all = packed_layers(grads, 2);
   check_blocks(grads, channels_last);
   Tensor out = torch::stable::new_empty(grads[0], {all.pairs}, dtype);
-  with_stored(grads[0].scalar_type(), [&](auto from_zero) {
-    with_stored(dtype, [&](auto to_zero) {
+  with_stored(grads[0].scalar_type(), NAME, [&](auto from_zero) {
+    with_stored(dtype, NAME, [&](auto to_zero) {
       using From = decltype(from_zero);
       using To = decltype(to_zero);
       To* to = data<To>(out);

@@ -3,6 +3,7 @@
 from . import init
 from .activation import MagnitudeReLU
 from .conv import ComplexConv2d
+from .conv_norm import ComplexConvBatchNormReLU2d
 from .convert import convert
 from .dropout import ComplexDropout, ComplexDropout2d
 from .flatten import ComplexFlatten
@@ -23,6 +24,7 @@ __all__ = [
     "ComplexAdaptiveAvgPool2d",
     "ComplexAvgPool2d",
     "ComplexConv2d",
+    "ComplexConvBatchNormReLU2d",
     "ComplexDropout",
     "ComplexDropout2d",
     "ComplexFlatten",

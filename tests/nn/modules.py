@@ -12,6 +12,7 @@ MODULES = {
     "ComplexConv2d": (lambda **k: cnn.ComplexConv2d(6, 4, 3, 2, padding=1, dilation=2, groups=2, **k), MAP),
     "ComplexConv2d-real": (lambda **k: cnn.ComplexConv2d(6, 5, (3, 1), padding="same", weights="real", **k), MAP),
     "ComplexConv2d-replicate": (lambda **k: cnn.ComplexConv2d(6, 5, 3, padding=1, padding_mode="replicate", **k), MAP),
+    "ComplexConvBatchNormReLU2d": (lambda **k: cnn.ComplexConvBatchNormReLU2d(6, 5, 3, 2, 1, affine=True, **k), MAP),
     "ComplexLinear": (lambda **k: cnn.ComplexLinear(6, 3, **k), FLAT),
     "ComplexLinear-real": (lambda **k: cnn.ComplexLinear(6, 3, weights="real", **k), FLAT),
     "MagnitudeBatchNorm2d": (lambda **k: cnn.MagnitudeBatchNorm2d(6, **k), MAP),

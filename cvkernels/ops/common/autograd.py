@@ -55,6 +55,11 @@ def _direct(function) -> type:
     )
 
 
+def mapped() -> bool:
+    """Whether a functorch transform is under way: a Function that can be mapped must then be one, gradient or not."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
 def once(name: str, inputs: tuple, *grads) -> tuple:
     """The gradients of an operation differentiable once. ``inputs``: what they depend on (saved and incoming)."""
     if not torch.is_grad_enabled() or not any(isinstance(x, Tensor) and x.requires_grad for x in inputs):

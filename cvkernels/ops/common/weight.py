@@ -1,14 +1,27 @@
 """Complex weights as pairs of real ones, and the real block weight that stands for them."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from ... import check
+from ... import backend, check
+from .autocast import active
+
+
+class Packed(NamedTuple):
+    """A complex weight beside its block weight, made before: what `cvkernels.nn.pack_weights` has a layer hand on."""
+
+    re: Tensor
+    im: Tensor
+    block: Tensor
 
 
 def parts(weight, z: Tensor, dims: int) -> tuple[Tensor, Tensor | None]:
     """(A, B) of a complex weight, (A, None) of a real one; checked against planar ``z``."""
-    if isinstance(weight, (tuple, list)):
+    if isinstance(weight, Packed):
+        a, b = weight.re, weight.im
+    elif isinstance(weight, (tuple, list)):
         if len(weight) != 2:
             raise ValueError(f"`weight` must be one tensor or a pair (real, imaginary), got {len(weight)} tensors")
         a, b = weight
@@ -25,8 +38,7 @@ def parts(weight, z: Tensor, dims: int) -> tuple[Tensor, Tensor | None]:
     if a.ndim != dims:
         shape = "[O, C/groups, kH, kW]" if dims == 4 else "[O, I]"
         raise ValueError(f"`weight` must be {shape}, a pair of such, or stacked [2, {shape[1:]}, got {list(a.shape)}")
-    # under autocast torch's convolution brings both to one dtype; the meta device has none and refuses the question
-    if z.device.type != "meta" and torch.is_autocast_enabled(z.device.type):
+    if active(z) and torch.float64 not in (a.dtype, z.dtype):  # autocast brings both to one dtype
         check.device(a, "weight", z, "z")
     else:
         check.same(a, "weight", z, "z", shape=False)
@@ -36,6 +48,39 @@ def parts(weight, z: Tensor, dims: int) -> tuple[Tensor, Tensor | None]:
 def block(a: Tensor, b: Tensor) -> Tensor:
     """[[A, -B], [B, A]]: the real weight that does to (re, im) what A + iB does to a complex number."""
     return torch.cat((torch.cat((a, -b), 1), torch.cat((b, a), 1)), 0)
+
+
+def packed_block(a: Tensor, b: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
+    """The block weight of one layer in ``dtype``, contiguous or channels-last: one launch where there is a kernel."""
+    chosen = backend.choose(backend.OPS["pack_weights"], a)
+    if chosen == "reference" or torch.is_grad_enabled():
+        w = block(a, b).to(dtype)
+        return w.contiguous(memory_format=torch.channels_last) if channels_last and w.ndim == 4 else w
+    a, b = a.contiguous(), b.contiguous()
+    flat = backend.operators(chosen).pack_weights_forward.default([a], [b], dtype, channels_last)
+    return pack_views(flat, [a], channels_last)[0]
+
+
+def unpacked_block(grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The gradients of A and B from that of their block weight, in any strides."""
+    chosen = backend.choose(backend.OPS["pack_weights"], grad)
+    if chosen == "reference" or torch.is_grad_enabled():
+        return gradient_of_block(grad, dtype)
+    last = grad.ndim == 4 and grad.is_contiguous(memory_format=torch.channels_last)
+    grad = grad if last else grad.contiguous()
+    return pack_gradients(backend.operators(chosen).pack_weights_backward.default([grad], dtype, last), [grad])[0]
+
+
+def pack_gradients(flat: Tensor, blocks) -> list[tuple[Tensor, Tensor]]:
+    """Views of the packed gradients of A and B, for each block weight."""
+    pairs, at = [], 0
+    for g in blocks:
+        shape = (g.shape[0] // 2, g.shape[1] // 2, *g.shape[2:])
+        size = g.numel() // 4
+        a, b = (flat[k : k + size].view(shape) for k in (at, at + pack_aligned(size)))
+        pairs.append((a, b))
+        at += 2 * pack_aligned(size)
+    return pairs
 
 
 def gradient_of_block(grad: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -1,22 +1,29 @@
-"""The public function: a complex convolution as one of torch's own real ones on a planar view."""
+"""The public function, its checks, and its autograd Function."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as real
 
-from ... import backend
+from ... import backend, check
 from ...planar import enter, is_channels_last, laid_out, leave
-from ..common.weight import block, parts
+from ..common.autocast import active, lowered
+from ..common.autograd import applied, mapped, tracked
+from ..common.weight import Packed, parts
+from . import forms
 from .reference import conv2d as reference
+from .through_torch import COMPLEX, PACKED, REAL, Geometry, gradients, run
 
 OP = backend.op("conv2d")
+
+FORMS = {**COMPLEX, "packed": PACKED, "real": REAL}
 
 
 def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) -> Tensor:
     r"""w * z: a complex convolution without a bias, which would break the rotation law.        (paper, section 3)
 
-    Complex weights are one real convolution with the block weight [[A, -B], [B, A]] on ``[N, 2C, H, W]``; real weights
-    one on ``[2N, C, H, W]`` (channels-last: two groups on ``[N, 2C, H, W]``). Differentiable twice.
+    Computed by torch's real convolutions in one of several forms, chosen by dtype and device: see
+    `cvkernels.use_conv_form`. Differentiable twice. Under autocast the result has autocast's dtype, as that of torch's
+    convolution has; complex features are left as they are.
 
     Args:
         z: features, planar ``[N, 2, C, H, W]`` or complex ``[N, C, H, W]``; complex ones are copied to planar once.
@@ -26,7 +33,8 @@ def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) 
     Returns:
         Tensor like ``z`` with O channels.
     Raises:
-        TypeError, ValueError: ``z`` and ``weight`` of different dtype or device, or shapes that do not fit.
+        TypeError, ValueError: ``z`` and ``weight`` of different dtype or device, or shapes that do not fit; ``padding``
+        neither numbers nor ``'same'`` (stride 1) or ``'valid'``.
     """
     z, was_complex = enter(z, spatial=2)
     a, b = parts(weight, z, dims=4)
@@ -35,30 +43,85 @@ def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) 
             f"`weight` {list(a.shape)} with groups={groups} must take {a.shape[1] * groups} channels and give a "
             f"multiple of {groups}, got `z` {list(z.shape)}"
         )
-    rest = (stride, padding, dilation)
+    z, how = _geometry(z, a.shape[2:], stride, padding, dilation, groups)
+    block = weight.block if isinstance(weight, Packed) else None
+    if not active(z):
+        return leave(_conv2d(z, a, b, block, how), was_complex)
+    with torch.autocast(z.device.type, enabled=False):  # dtypes are settled here, in the backward as well
+        return leave(_conv2d(lowered(z, was_complex), a, b, block, how), was_complex)
+
+
+def _conv2d(z, a, b, block, how: Geometry) -> Tensor:
     if backend.forced() == "reference":
-        y = reference(z, a, b, *rest, groups)
-    elif b is not None and groups == 1:
-        y = real.conv2d(_flat(z), block(a, b), None, *rest).unflatten(1, (2, -1))
-    elif b is not None:
-        y = _grouped(z, a, b, rest, groups)
-    elif is_channels_last(z):
-        y = real.conv2d(_flat(z), torch.cat((a, a)), None, *rest, 2 * groups).unflatten(1, (2, -1))
-    else:
-        y = real.conv2d(z.flatten(0, 1), a, None, *rest, groups).unflatten(0, (-1, 2))
-    return leave(laid_out(y, z), was_complex)
+        return reference(z, a, b, *how)
+    if b is not None and how.groups > 1:
+        return laid_out(_grouped(z, a.to(z.dtype), b.to(z.dtype), how), z)
+    name, _, last = forms.chosen(z, b is not None).partition("-")
+    outside = is_channels_last(z)
+    inside = outside or bool(last)
+    if b is None:
+        name = "real"
+    elif name == "block" and block is not None:
+        name, a, b = "packed", block, None
+    if tracked(z, a, b) or mapped():
+        return applied(_Conv2d)(z, a, b, how, name, inside, outside)
+    return run(FORMS[name], z, a, b, how, inside, outside)
 
 
-def _flat(z: Tensor) -> Tensor:
-    """``[N, 2C, H, W]``: a view of contiguous and of channels-last features."""
-    return z.flatten(1, 2)
+class _Conv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(z, a, b, how, name, inside, outside):
+        return run(FORMS[name], z, a, b, how, inside, outside)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        z, a, b, *ctx.settings = inputs
+        ctx.save_for_backward(z, a, b)
+
+    @staticmethod
+    def backward(ctx, grad):
+        z, a, b = ctx.saved_tensors
+        how, name, inside, outside = ctx.settings
+        if torch.is_grad_enabled():  # a double backward: in steps that torch differentiates
+            name, inside, outside = name if b is None else "block", False, False
+        return *gradients(FORMS[name], z, a, b, grad, how, ctx.needs_input_grad, inside, outside), *(None,) * 4
+
+    @staticmethod
+    def vmap(info, in_dims, z, a, b, *settings):
+        if in_dims[1] is None and in_dims[2] is None:
+            y = _Conv2d.apply(z.movedim(in_dims[0], 0).flatten(0, 1), a, b, *settings)
+            return y.unflatten(0, (info.batch_size, -1)), 0
+        one = lambda x, d, i: x if d is None else x.select(d, i)  # noqa: E731
+        each = [
+            _Conv2d.apply(*(one(x, d, i) for x, d in zip((z, a, b), in_dims, strict=False)), *settings)
+            for i in range(info.batch_size)
+        ]
+        return torch.stack(each), 0
 
 
-def _grouped(z, a, b, rest, groups):
+def _geometry(z: Tensor, kernel, stride, padding, dilation, groups) -> tuple[Tensor, Geometry]:
+    """The numbers, and ``z`` padded where 'same' wants one row more at its end than at its start, as torch does it."""
+    stride, dilation = check.pair(stride, "stride"), check.pair(dilation, "dilation")
+    if not isinstance(padding, str):
+        return z, Geometry(stride, check.pair(padding, "padding"), dilation, groups)
+    if padding not in ("same", "valid"):
+        raise ValueError(f"`padding` must be an int, a pair, 'same' or 'valid', got {padding!r}")
+    if padding == "valid":
+        return z, Geometry(stride, (0, 0), dilation, groups)
+    if stride != (1, 1):
+        raise ValueError(f"`padding`='same' needs stride 1, got stride {stride}; give the padding in numbers")
+    total = [dilation[d] * (kernel[d] - 1) for d in (0, 1)]
+    if total[0] % 2 or total[1] % 2:
+        z = real.pad(z.flatten(1, 2), (0, total[1] % 2, 0, total[0] % 2)).unflatten(1, (2, -1))
+    return z, Geometry(stride, (total[0] // 2, total[1] // 2), dilation, groups)
+
+
+def _grouped(z, a, b, how: Geometry):
     """A and B stacked per group, one convolution on ``[2N, C]``, then one combining pass."""
+    groups = how.groups
     o = a.shape[0] // groups
     both = torch.stack((a.unflatten(0, (groups, o)), b.unflatten(0, (groups, o))), 1).flatten(0, 2)
-    y = real.conv2d(z.flatten(0, 1), both, None, *rest, groups)
+    y = real.conv2d(z.flatten(0, 1), both, None, how.stride, how.padding, how.dilation, groups)
     y = y.unflatten(0, (-1, 2)).unflatten(2, (groups, 2, o))  # [N, part of z, g, part of w, o, H, W]
     re = y[:, 0, :, 0] - y[:, 1, :, 1]
     im = y[:, 0, :, 1] + y[:, 1, :, 0]

@@ -1,13 +1,11 @@
 """The public function, its checks, and its autograd Function."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from ... import backend, check
 from ..common.autograd import applied, tracked
-from ..common.weight import gradient_of_block, pack_aligned, pack_views
+from ..common.weight import gradient_of_block, pack_aligned, pack_gradients, pack_views
 from .reference import pack_weights as reference
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -82,13 +80,7 @@ def _gradients(ctx, grads) -> list[tuple[Tensor, Tensor]]:
         return [gradient_of_block(g, ctx.dtype) for g in grads]
     grads = [_in_order(g, ctx.channels_last) for g in grads]
     flat = backend.operators(ctx.chosen).pack_weights_backward.default(grads, ctx.dtype, ctx.channels_last)
-    pairs, at = [], 0
-    for g in grads:
-        shape = (g.shape[0] // 2, g.shape[1] // 2, *g.shape[2:])
-        size = math.prod(shape)
-        pairs.append(tuple(flat[at + k : at + k + size].view(shape) for k in (0, pack_aligned(size))))
-        at += 2 * pack_aligned(size)
-    return pairs
+    return pack_gradients(flat, grads)
 
 
 def _in_order(grad: Tensor, channels_last: bool) -> Tensor:

@@ -1,0 +1,60 @@
+"""The forms in which torch's real convolution computes a complex one, and which is chosen where.
+
+=======  =========================================================  ==================================================
+block    one convolution, [[A, -B], [B, A]] on ``[N, 2C, H, W]``    four products; the subtraction in the accumulator
+gauss    three, A, B, A + B on re, im, re + im                      three products; sums before and after
+four     four, A and B on re and im                                 four products, as one would write it by hand
+batch    one, [A; B] on ``[2N, C, H, W]``; real weights: A alone    four products (real weights: two)
+=======  =========================================================  ==================================================
+
+``-last`` after a name: features are brought to channels-last first, and what comes out back again. Channels-last
+features are computed so under any form.
+"""
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+from ... import backend
+
+NAMES = tuple(f"{form}{layout}" for form in ("block", "gauss", "four", "batch") for layout in ("", "-last"))
+HALVES = (torch.float16, torch.bfloat16)
+_asked: str | None = None
+
+
+@contextlib.contextmanager
+def use_conv_form(form: str):
+    """Have every `conv2d` computed in one form, in the whole process, until the block ends.
+
+    What has no choice is left alone: grouped complex weights, and the backends with a convolution of their own. Real
+    weights have the form ``batch`` only; of others they take the layout.
+
+    Args:
+        form: ``"block"``, ``"gauss"``, ``"four"`` or ``"batch"``, each also with ``"-last"`` (channels-last inside).
+    Raises:
+        ValueError: another name.
+    """
+    global _asked
+    if form not in NAMES:
+        raise ValueError(f"`form` must be one of {', '.join(NAMES)}, got {form!r}")
+    before, _asked = _asked, form
+    try:
+        yield
+    finally:
+        _asked = before
+
+
+def chosen(z: Tensor, is_complex: bool) -> str:
+    """The form for planar ``z``: what was asked for, else by the table."""
+    form = _asked or _table(z.device.type, z.dtype)
+    return form if is_complex else f"batch{'-last' if form.endswith('-last') else ''}"
+
+
+def _table(device_type: str, dtype: torch.dtype) -> str:
+    if device_type == "cpu" and backend.compiled:
+        # Gauss rounds its sums once more: in bfloat16 2.5 times the error of the block weight's
+        return "block-last" if dtype in HALVES else "gauss-last"
+    # cuDNN, not measured yet. Half precision: one matrix product on tensor cores, the more accurate one. float32: the
+    # library's own transforms would be undone by a split into planes that costs a pass each.
+    return "block"

@@ -1,0 +1,91 @@
+"""The planes that a convolution through torch reads, and what joins those it returns: a kernel's work, or torch's.
+
+A map from a feature to planes and its transpose: `split` before a convolution, `join` after it; the backward of one is
+the other of the same form. They are called inside an autograd Function; where gradients are recorded there, which a
+double backward asks for, torch does the work.
+"""
+
+import torch
+from torch import Tensor
+
+from ... import backend
+from ...planar import is_channels_last
+
+PARTS, SUM, DIFFERENCE, BLOCK = range(4)  # as csrc/ops.cpp has them
+
+OP = backend.op("conv_planes", cpu=(*backend.FLOATS, torch.bfloat16, torch.float16))
+
+
+def split(z: Tensor, form: int, last: bool) -> list[Tensor]:
+    """Planes ``[N, C, H, W]`` of planar ``z``, dense, channels-last with ``last``; of BLOCK one, ``[N, 2C, H, W]``."""
+    if form == BLOCK and (not last or is_channels_last(z)):
+        return [z.flatten(1, 2)]
+    if last and _has_kernel(z):
+        return list(torch.ops.cvkernels.conv_planes_forward.default(_read_in_place(z), form))
+    if form == BLOCK:
+        return [dense(z.flatten(1, 2), last)]
+    re, im = z.unbind(1)
+    if form == PARTS:
+        return [dense(re, last), dense(im, last)]
+    return [dense(p, last) for p in ((re, im, re + im) if form == SUM else (re - im, -re - im, im))]
+
+
+def stacked(z: Tensor) -> Tensor:
+    """``[2N, C, H, W]`` channels-last: the real parts of all samples, then the imaginary ones."""
+    if _has_kernel(z):
+        return torch.ops.cvkernels.conv_planes_forward.default(_read_in_place(z), PARTS).flatten(0, 1)
+    return torch.cat(split(z, PARTS, True))
+
+
+def join(planes: list[Tensor], form: int, last: bool) -> Tensor:
+    """The transpose of `split`: planes in any strides to a feature, contiguous or (``last``) channels-last."""
+    first = planes[0]
+    if form == BLOCK and (last or first.is_contiguous()):
+        return dense(first, last).unflatten(1, (2, -1))
+    # two transpositions in one pass where the planes are channels-last; torch adds contiguous ones as fast
+    if (last or is_last(first)) and _has_kernel(first):
+        return torch.ops.cvkernels.conv_planes_backward.default([dense(p, True) for p in planes], form, last)
+    if form == BLOCK:
+        return first.contiguous().unflatten(1, (2, -1))
+    if form == PARTS:
+        re, im = planes
+    elif form == SUM:
+        re, im = planes[0] + planes[2], planes[1] + planes[2]
+    else:
+        re, im = planes[0] - planes[1], planes[2] - planes[0] - planes[1]
+    z = torch.stack((re, im), 1)
+    return dense(z.flatten(1, 2), last).unflatten(1, (2, -1))
+
+
+def _has_kernel(x: Tensor) -> bool:
+    return backend.choose(OP, x) != "reference" and not torch.is_grad_enabled()
+
+
+def dense(x: Tensor, last: bool) -> Tensor:
+    """``[N, C, H, W]`` contiguous or channels-last."""
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def is_last(x: Tensor) -> bool:
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _read_in_place(z: Tensor) -> Tensor:
+    return z if is_channels_last(z) else z.contiguous()
+
+
+if backend.compiled:
+
+    @torch.library.register_fake("cvkernels::conv_planes_forward")
+    def _(z, form):
+        n, _, c, h, w = z.shape
+        count, channels = (1, 2 * c) if form == BLOCK else (2 if form == PARTS else 3, c)
+        return z.new_empty(count, n, h, w, channels).movedim(-1, 2)
+
+    @torch.library.register_fake("cvkernels::conv_planes_backward")
+    def _(grads, form, channels_last):
+        n, c, h, w = grads[0].shape
+        c = c // 2 if form == BLOCK else c
+        if channels_last:
+            return grads[0].new_empty(n, h, w, 2, c).permute(0, 3, 4, 1, 2)
+        return grads[0].new_empty(n, 2, c, h, w)
