@@ -34,6 +34,8 @@ def main() -> None:
         dtypes = (" ".join(map(short, getattr(op, name))) or "-" for name in backend.BACKENDS[1:])
         rows.append((op.name, *dtypes, default(op, "cpu"), default(op, "cuda")))
     table(rows)
+    print("\nwhat is tried where no backend is forced; the most specific row holds")
+    table([(" ".join(r.ops) or "any", r.where, ", ".join(r.order) or "torch", r.why) for r in backend.DEFAULTS])
     print()
     table(machine(facts))
     lines = missing(facts)

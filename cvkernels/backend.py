@@ -83,8 +83,28 @@ class Op:
 
 
 OPS: dict[str, Op] = {}
-# Triton before C++ until a measurement says otherwise: its kernels need no nvcc, and streaming ones lose nothing.
-_ORDER = {"cpu": ("cpu",), "cuda": ("triton", "cuda")}
+
+
+@dataclass(frozen=True)
+class Default:
+    """Which backends are tried where none is forced, best first (none: torch's own), and why."""
+
+    ops: tuple[str, ...]  # none: every operation without a row of its own
+    where: str  # a device type, or one architecture of it: "sm_75"
+    order: tuple[str, ...]
+    why: str  # the measurement, or the reason that stands for it until there is one
+
+
+# The most specific row holds: an operation named before one that is not, then an architecture before its device.
+DEFAULTS = (
+    Default(
+        (), "cpu", ("cpu",), "measured: 1.3 to 11 times as fast as two-tensor torch (AMD EPYC, the README's table)"
+    ),
+    Default((), "cuda", ("triton", "cuda"), "not measured: bound by bandwidth, where neither loses; needs no nvcc"),
+    Default(("pack_weights", "magnitude_power"), "cuda", ("cuda", "triton"), "not measured: bound by the launch: C++"),
+    Default(("conv2d", "linear"), "cuda", (), "not measured: cuDNN's and cuBLAS's products are tuned in every dtype"),
+    Default(("conv2d", "linear"), "sm_75", (), "compiled: Triton gives this architecture no tensor cores"),
+)
 _CHOICES: dict[tuple, str] = {}
 _forced: str | None = os.environ.get("CVKERNELS_BACKEND") or None
 
@@ -97,15 +117,16 @@ def op(name: str, **dtypes: tuple) -> Op:
 
 def choose(op: Op, tensor: torch.Tensor) -> str:
     """The backend for an operation on a tensor like this one: the forced one, else the fastest present."""
-    return _choose(op.name, tensor.device.type, tensor.dtype, _forced)
+    device = tensor.device
+    return _choose(op.name, device.type, device.index, tensor.dtype, _forced)
 
 
 # What a choice depends on does not change within a process, so a compiled graph may keep it, and so may a table: the
 # look-up is on every call's path.
-def _choose(name: str, device_type: str, dtype: torch.dtype, forced: str | None) -> str:
-    key = (name, device_type, dtype, forced)
+def _choose(name: str, device_type: str, index: int | None, dtype: torch.dtype, forced: str | None) -> str:
+    key = (name, device_type, index, dtype, forced)
     if key not in _CHOICES:
-        _CHOICES[key] = _decide(OPS[name], device_type, dtype, forced)
+        _CHOICES[key] = _decide(OPS[name], device_type, index, dtype, forced)
     return _CHOICES[key]
 
 
@@ -114,7 +135,7 @@ def _choose(name: str, device_type: str, dtype: torch.dtype, forced: str | None)
 _choose._dynamo_marked_constant = True
 
 
-def _decide(op: Op, device_type: str, dtype: torch.dtype, forced: str | None) -> str:
+def _decide(op: Op, device_type: str, index: int | None, dtype: torch.dtype, forced: str | None) -> str:
     if forced is not None:
         _present(forced)
         if forced == "reference" or not getattr(op, forced):
@@ -123,10 +144,24 @@ def _decide(op: Op, device_type: str, dtype: torch.dtype, forced: str | None) ->
         if reason:
             raise RuntimeError(f"backend {forced!r} was asked for, but {reason}; leave use_backend, or use 'reference'")
         return _loaded(op.name, forced)
-    for backend in _ORDER.get(device_type, ()):
+    row = default(op.name, device_type, architecture(device_type, index))
+    for backend in row.order if row else ():
         if op.why_not(backend, device_type, dtype) is None:
             return _loaded(op.name, backend)
     return "reference"
+
+
+def architecture(device_type: str, index: int | None = None) -> str | None:
+    """``sm_75`` and the like of a CUDA device that is there (the current one where no index is given), else None."""
+    if device_type != "cuda" or not torch.cuda.is_available():
+        return None
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(index))
+
+
+def default(name: str, device_type: str, arch: str | None = None) -> Default | None:
+    """The row of `DEFAULTS` for an operation on a device of this architecture; None where only torch's own runs."""
+    rows = [r for r in DEFAULTS if (not r.ops or name in r.ops) and r.where in (device_type, arch)]
+    return max(rows, key=lambda r: (bool(r.ops), r.where == arch), default=None)
 
 
 def operators(backend: str):

@@ -56,6 +56,79 @@ def test_the_kernel_runs_where_it_is_forced_and_plain_torch_where_the_reference_
     assert reached(lambda: call(z)) == ours
 
 
+class TestDefaults:
+    """The table that chooses where nothing is forced."""
+
+    def test_every_row_names_what_there_is_and_its_measurement_or_reason(self):
+        for row in backend.DEFAULTS:
+            assert set(row.ops) <= set(backend.OPS), row
+            device = "cpu" if row.where == "cpu" else "cuda"
+            assert row.where == device or re.fullmatch(r"sm_\d+", row.where), row
+            assert set(row.order) <= ({"cpu"} if device == "cpu" else {"triton", "cuda"}), row
+            assert re.match("(measured|not measured|compiled): .", row.why), row
+
+    @pytest.mark.parametrize("device", ["cpu", "cuda"])
+    def test_every_operation_has_a_row_and_no_two_rows_speak_for_it(self, device):
+        for name in backend.OPS:
+            assert backend.default(name, device) is not None
+        keys = [(op, row.where) for row in backend.DEFAULTS for op in row.ops or ("any",)]
+        assert len(keys) == len(set(keys))
+
+    ROWS = {
+        ("other", "cpu", None): "cpu",
+        ("other", "cuda", "sm_90"): "device",
+        ("other", "cuda", "sm_75"): "arch",
+        ("named", "cuda", "sm_90"): "op",
+        ("named", "cuda", "sm_75"): "op-arch",
+        ("op-only", "cuda", "sm_75"): "op-only",  # an operation named counts before an architecture
+    }
+
+    @pytest.mark.parametrize("asked, want", ROWS.items(), ids=["-".join(map(str, k)) for k in ROWS])
+    def test_the_most_specific_row_holds(self, monkeypatch, asked, want):
+        rows = [
+            backend.Default((), "cpu", ("cpu",), "cpu"),
+            backend.Default(("named",), "sm_75", (), "op-arch"),
+            backend.Default((), "cuda", ("triton", "cuda"), "device"),
+            backend.Default((), "sm_75", ("cuda",), "arch"),
+            backend.Default(("named",), "cuda", ("cuda",), "op"),
+            backend.Default(("op-only",), "cuda", ("cuda",), "op-only"),
+        ]
+        monkeypatch.setattr(backend, "DEFAULTS", tuple(rows))
+        assert backend.default(*asked).why == want
+
+    def test_elsewhere_only_torch_runs(self):
+        assert backend.default("rotate", "meta") is None and backend.architecture("cpu") is None
+
+
+ALL, F32 = (torch.float32, torch.float16), (torch.float32,)
+# declared kernels, device, dtype, what is forced -> what runs, or what the error says
+DECISIONS = {
+    "first of the row": (dict(triton=ALL, cuda=ALL), "cuda", torch.float32, None, "triton"),
+    "next where the first has not this dtype": (dict(triton=F32, cuda=ALL), "cuda", torch.float16, None, "cuda"),
+    "torch where none has it": (dict(triton=F32, cuda=F32), "cuda", torch.float64, None, "reference"),
+    "torch on a device without a row": (dict(cpu=F32), "meta", torch.float32, None, "reference"),
+    "forced": (dict(triton=ALL, cuda=ALL), "cuda", torch.float32, "cuda", "cuda"),
+    "forced, though another is first": (dict(triton=ALL, cpu=ALL), "cpu", torch.float32, "reference", "reference"),
+    "forced, never there": (dict(cuda=ALL), "cuda", torch.float32, "triton", "reference"),
+    "forced, not this dtype": (dict(triton=F32), "cuda", torch.float16, "triton", "no triton kernel for torch.float16"),
+    "forced, not this device": (dict(triton=F32), "cpu", torch.float32, "triton", "takes cuda tensors, got one on cpu"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kernels, device, dtype, forced, want", DECISIONS.values(), ids=DECISIONS)
+def test_what_is_decided_on_a_machine_that_has_everything(monkeypatch, kernels, device, dtype, forced, want):
+    monkeypatch.setattr(backend, "absent", lambda name: None)
+    monkeypatch.setattr(backend, "interpreting", lambda: False)
+    monkeypatch.setattr(backend, "_loaded", lambda name, chosen: chosen)
+    op = backend.Op("some_operation", **kernels)
+    decide = lambda: backend._decide(op, device, None, dtype, forced)  # noqa: E731
+    if " " in want:
+        with pytest.raises(RuntimeError, match=f"backend '{forced}' was asked for, but .*{want}.*leave use_backend"):
+            decide()
+    else:
+        assert decide() == want
+
+
 def test_nested_blocks_and_errors_put_the_choice_back():
     before = backend.forced()
     with use_backend("reference"):

@@ -55,6 +55,12 @@ def test_each_operation_has_a_row_with_its_kernels_and_defaults(here):
         assert (on_cuda == "no device") == (not torch.cuda.is_available())
 
 
+def test_the_table_of_defaults_is_printed_with_its_reasons(here):
+    for row in backend.DEFAULTS:
+        cells = [" ".join(row.ops) or "any", row.where, ", ".join(row.order) or "torch", row.why]
+        assert any(re.split(r"  +", line.strip()) == cells for line in here.splitlines()), cells
+
+
 def test_versions_are_named(here):
     found = rows(here)
     assert found["torch"][0].startswith(torch.__version__)
