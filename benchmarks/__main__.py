@@ -30,7 +30,10 @@ OPS = (
     "dropout",
     "conv2d",
     "linear",
+    "real_batch_norm_relu",
+    "pack_weights",
     "block",
+    "processor",
 )
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FOREIGN = 0.08  # a row during which others took more of the machine than this is measured again, and marked if need be
@@ -112,10 +115,10 @@ def shapes_of(module, options, device) -> list[tuple]:
     if options.quick:
         return module.QUICK_SHAPES
     large = bars.GPU_LARGE if device.type == "cuda" else LARGE
-    if options.bars:
-        return getattr(module, "BAR_SHAPES", None) or (
-            [*bars.CPU_SHAPES[:3], large] if len(module.SHAPES[0]) == 4 else module.SHAPES
-        )
+    if device.type == "cuda" and hasattr(module, "GPU_SHAPES"):
+        return module.GPU_SHAPES
+    if options.bars and module.SHAPES[0] == bars.CPU_SHAPES[0] and len(module.SHAPES) > 1:
+        return [*bars.CPU_SHAPES[:3], large]
     return [large if s == LARGE else s for s in module.SHAPES]
 
 

@@ -1,4 +1,4 @@
-"""magnitude_batch_norm in training, with its running power."""
+"""magnitude_batch_norm in training, with its running power; magnitude_power, the sums alone, which processes add up."""
 
 from torch.nn import functional as real
 
@@ -8,7 +8,7 @@ from . import native, peers, two_tensor
 from .candidates import Candidate, Case, streaming
 from .inputs import POINTWISE, QUICK, Inputs, kernel, named
 
-NAMES = ("magnitude_batch_norm",)
+NAMES = ("magnitude_batch_norm", "magnitude_power")
 SHAPES = POINTWISE
 QUICK_SHAPES = QUICK
 
@@ -22,7 +22,7 @@ def cases(shape, device, dtype):
         return real.batch_norm(z.real, powers[3], powers[4], training=True)
 
     yield Case(
-        *NAMES,
+        NAMES[0],
         named(shape),
         dtype,
         device,
@@ -41,4 +41,18 @@ def cases(shape, device, dtype):
         },
         peers=lambda: peers.layers("norm", z, z.channels),
         cost=streaming(z.planar, 3, 5),
+    )
+    yield Case(
+        NAMES[1],
+        named(shape),
+        dtype,
+        device,
+        ours=Candidate(lambda: F.magnitude_power(z.planar), (z.planar,), what=kernel("magnitude_power", z.planar)),
+        naive=Candidate(lambda: two_tensor.magnitude_power(*z.pair), (z.pair,)),
+        others={
+            "complex": lambda: Candidate(
+                lambda: native.power(z.complex).sum((0, *range(2, z.complex.ndim))), (z.complex,)
+            )
+        },
+        cost=streaming(z.planar, 1, 2),
     )

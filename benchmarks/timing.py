@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 SAMPLE_MS, UNTIMED, ROUNDS = 10.0, 2, (11, 201)
-# A call this long fills the caches anew by itself and is hardly moved by what ran before it: no untimed calls, and
-# five samples, or one residual block of VGG's would take ten minutes beside its rivals.
-LONG_MS, LONG_ROUNDS = 150.0, 5
+# Two kinds of call get five samples and no untimed calls, or one line would take minutes: a long one, which fills the
+# caches anew by itself, and a rival's that takes more than five times as long as ours.
+LONG_MS, FAR, COARSE_ROUNDS = 150.0, 5.0, 5
+MAIN = ("ours", "naive")
 # The time of this process on one thread is what a machine shared with others still tells.
 CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
@@ -32,22 +33,20 @@ def interleaved(
     """Samples in ms a call for each candidate, taken in turns, the order reversed every other round."""
     samples: dict[str, list[float]] = {name: [] for name in candidates}
     with quiet():
-        repeats, cost, long = {}, 0.0, set()
+        once = {name: sample(call, 1, device, clock) for name, call in candidates.items()}
         for name, call in candidates.items():
-            once = sample(call, 1, device, clock)
-            if once < LONG_MS:
-                once = min(once, *(sample(call, 1, device, clock) for _ in range(4)))
-                repeats[name] = max(1, math.ceil(SAMPLE_MS / once))
-                cost += once * (repeats[name] + UNTIMED)
-            else:
-                repeats[name] = 1
-                long.add(name)
-        rounds = min(ROUNDS[1], max(ROUNDS[0], int(seconds * 1e3 / cost))) if cost else LONG_ROUNDS
+            if once[name] < LONG_MS:
+                once[name] = min(once[name], *(sample(call, 1, device, clock) for _ in range(4)))
+        repeats = {name: max(1, math.ceil(SAMPLE_MS / ms)) for name, ms in once.items()}
+        far = FAR * once.get("ours", math.inf)
+        coarse = {name for name, ms in once.items() if ms > LONG_MS or (ms > far and name not in MAIN)}
+        cost = sum(ms * (repeats[name] + UNTIMED) for name, ms in once.items() if name not in coarse)
+        rounds = min(ROUNDS[1], max(ROUNDS[0], int(seconds * 1e3 / cost))) if cost else COARSE_ROUNDS
         for i in range(rounds):
             for name in list(candidates)[:: 1 if i % 2 else -1]:
-                if name in long and i >= LONG_ROUNDS:
+                if name in coarse and i >= COARSE_ROUNDS:
                     continue
-                if name not in long:
+                if name not in coarse:
                     sample(candidates[name], UNTIMED, device, clock)
                 samples[name].append(sample(candidates[name], repeats[name], device, clock))
     return samples

@@ -58,6 +58,11 @@ def magnitude_relu(re: Tensor, im: Tensor, c: float = 1.0) -> Pair:
     return re * factor, im * factor
 
 
+def magnitude_power(re: Tensor, im: Tensor) -> Tensor:
+    """Sums of |z|^2 per channel over batch and positions, [C]."""
+    return (re * re + im * im).sum((0, *range(2, re.ndim)))
+
+
 def magnitude_batch_norm(
     re: Tensor, im: Tensor, running_power: Tensor, training: bool = True, momentum: float = 0.1, eps: float = 1e-5
 ) -> Pair:

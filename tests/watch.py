@@ -131,17 +131,28 @@ def watch():
 
 @contextlib.contextmanager
 def rounding_bfloat16():
-    """float32 to bfloat16 rounded to nearest even, as every GPU does it; the interpreter cuts the low bits off."""
-    cast = BUILDER.cast_impl
+    """float32 to bfloat16 rounded to nearest even, as every GPU does it: the interpreter cuts the low bits off. And
+    negatives and products of bfloat16, where the interpreter takes the bits for integers."""
+    cast, dot, negate = BUILDER.cast_impl, BUILDER.create_dot, BUILDER.create_fneg
+    f32, bf16 = interpreter.tl.float32, interpreter.tl.bfloat16
 
     def rounded(self, src, dst_type):
-        if src.dtype.scalar != interpreter.tl.float32 or dst_type.scalar != interpreter.tl.bfloat16:
+        if src.dtype.scalar != f32 or dst_type.scalar != bf16:
             return cast(self, src, dst_type)
         bits = torch.from_numpy(np.ascontiguousarray(src.data)).to(torch.bfloat16).view(torch.int16)
         return interpreter.TensorHandle(bits.numpy().view(np.uint16), dst_type.scalar)
 
-    BUILDER.cast_impl = rounded
+    def product(self, a, b, *rest):
+        a, b = (cast(self, x, f32) if x.dtype.scalar == bf16 else x for x in (a, b))
+        return dot(self, a, b, *rest)
+
+    def negative(self, x):
+        if x.dtype.scalar != bf16:
+            return negate(self, x)
+        return interpreter.TensorHandle(x.data ^ np.uint16(0x8000), bf16)
+
+    BUILDER.cast_impl, BUILDER.create_dot, BUILDER.create_fneg = rounded, product, negative
     try:
         yield
     finally:
-        BUILDER.cast_impl = cast
+        BUILDER.cast_impl, BUILDER.create_dot, BUILDER.create_fneg = cast, dot, negate

@@ -14,7 +14,7 @@ from benchmarks.inputs import Inputs
 
 CPU = torch.device("cpu")
 # timed in the file of the operation they are named after
-BESIDE = {"adaptive_avg_pool2d", "dropout2d"}
+BESIDE = {"adaptive_avg_pool2d", "dropout2d", "magnitude_power"}
 BASELINES = ("naive", "complex", "real")
 
 
@@ -24,7 +24,7 @@ def cases(op, dtype=torch.float64):
 
 
 def test_every_operation_has_a_benchmark():
-    assert set(cvkernels.functional.__all__) - BESIDE | {"block"} == set(cli.OPS)
+    assert set(cvkernels.functional.__all__) - BESIDE | {"block", "processor"} == set(cli.OPS)
 
 
 @pytest.mark.parametrize("op", cli.OPS)
@@ -98,15 +98,16 @@ def test_a_wrong_kernel_is_refused(op, what):
 
 
 def test_a_running_power_that_does_not_move_is_refused():
-    (case,) = cases("magnitude_batch_norm")
+    case = cases("magnitude_batch_norm")[0]
     still = torch.ones_like(case.ours.state[0])
     ours = replace(case.ours, state=(still,))
     assert "state" in candidates.difference(replace(case, ours=ours))
 
 
+@pytest.mark.parametrize("op", ["block", "processor"])
 @pytest.mark.parametrize("half", ["ours bfloat16", "naive bfloat16"])
-def test_a_wrong_block_is_refused_in_half_precision_too(half):
-    case = cases("block", torch.float32)[0]
+def test_what_is_wrong_is_refused_in_half_precision_and_through_many_layers_too(op, half):
+    case = cases(op, torch.float32)[0]
     candidate = case.others[half]()
     right = candidate.forward
     assert candidates.difference(case, candidate) is None

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,17 @@ def test_candidates_take_turns():
     assert len(turns) >= 11  # a b, b a, a b, ...: the last of a round starts the next
 
 
-def test_a_long_call_takes_part_in_five_rounds(monkeypatch):
-    monkeypatch.setattr(timing, "LONG_MS", -1.0)
-    calls = []
-    samples = timing.interleaved({"a": lambda: calls.append(1)}, CPU, 10.0)
-    assert len(samples["a"]) == timing.LONG_ROUNDS and len(calls) == timing.LONG_ROUNDS + 1
+def test_long_calls_and_far_rivals_take_part_in_five_rounds(monkeypatch):
+    def spin(ms):
+        until = time.perf_counter() + ms / 1e3
+        while time.perf_counter() < until:
+            pass
+
+    calls = {"ours": lambda: spin(0.5), "naive": lambda: spin(4), "near": lambda: spin(1), "far": lambda: spin(4)}
+    counts = {name: len(some) for name, some in timing.interleaved(calls, CPU, 0.0).items()}
+    assert counts == {"ours": 11, "naive": 11, "near": 11, "far": 5}
+    monkeypatch.setattr(timing, "LONG_MS", 0.1)
+    assert len(timing.interleaved({"ours": lambda: spin(0.5)}, CPU, 10.0)["ours"]) == 5
 
 
 def test_percentiles():

@@ -76,6 +76,10 @@ def case_magnitude_batch_norm_inference():
     )
 
 
+def case_magnitude_power():
+    return [feature(N, 2, C, H, W)], F.magnitude_power, lambda z: two_tensor.magnitude_power(*z.unbind(1))
+
+
 def case_batch_norm_relu():
     return (
         [feature(N, 2, C, H, W)],

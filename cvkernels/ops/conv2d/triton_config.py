@@ -6,8 +6,9 @@ import torch
 import triton
 
 TENSOR_CORES = 80  # Triton has none to offer before: on sm_75 a product is a loop over scalars
-ROWS = 128  # most positions of a tile
+ROWS, COLUMNS, STEP = 128, 64, 32  # the largest tile of a product on tensor cores, and its step
 PROGRAMS = 264  # two a multiprocessor of the largest card: with fewer, smaller tiles
+STEPS = 8  # fewest steps of a share of the weight's gradient, or it costs more to add up than to compute
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Tile:
 
 
 def _within(size: int, most: int) -> int:
-    """The power of two that holds ``size``, between 16 (the least a product takes) and ``most``."""
+    """The power of two that holds ``size``, between 16 (the least a product takes) and ``most``, which is one too."""
     return max(16, min(most, triton.next_power_of_2(size)))
 
 
@@ -35,29 +36,40 @@ def _depth(source_channels: int, most: int) -> int:
     return min(whole, most) if whole >= 16 else most
 
 
+def _fast(arch: int, dtype: torch.dtype, precision: str) -> bool:
+    return arch >= TENSOR_CORES and (dtype != torch.float32 or precision == "tf32")
+
+
 def tile(
-    arch: int, dtype: torch.dtype, precision: str, positions: int, channels: int, source_channels: int, taps: int
-) -> Tile:
-    """Of the forward kernel and of the data gradient. ``channels``: of what is written."""
-    fast = arch >= TENSOR_CORES and (dtype != torch.float32 or precision == "tf32")
-    N = _within(channels, 64 if fast else 32)
-    M = ROWS if fast else 64
+    arch: int, dtype: torch.dtype, precision: str, wide: bool, positions: int, channels: int, source_channels: int,
+    taps: int,
+) -> Tile:  # fmt: skip
+    """Of the forward kernel and of the data gradient. ``channels``: of what is written; ``wide``: the channels read
+    are neighbours in memory, so a step of them takes few loads.
+    """
+    fast = _fast(arch, dtype, precision)
+    N = _within(channels, COLUMNS if fast else COLUMNS // 2)
+    M = _within(positions, ROWS if fast else ROWS // 2)
     while M > 32 and triton.cdiv(positions, M) * triton.cdiv(channels, N) < PROGRAMS:
         M //= 2
-    K = min(_depth(source_channels, 32 if fast else 16), _within(source_channels * taps, 32))
-    return Tile(M, N, K, 8 if M * N >= 8192 else 4, 3 if fast else 1)
+    most = STEP if fast and wide else STEP // 2
+    K = min(_depth(source_channels, most), _within(source_channels * taps, most))
+    return Tile(M, N, K, *_running(M, N, fast))
 
 
 def weight_tile(
-    arch: int, dtype: torch.dtype, precision: str, positions: int, channels: int, inner: int
+    arch: int, dtype: torch.dtype, precision: str, wide: bool, positions: int, channels: int, inner: int
 ) -> tuple[Tile, int]:
     """Of the weight gradient ``[channels, inner]``, and how many positions a program sums (a multiple of K)."""
-    fast = arch >= TENSOR_CORES and (dtype != torch.float32 or precision == "tf32")
-    M = _within(channels, 64 if fast else 32)
-    N = _within(inner, 64 if fast else 32)
-    K = 32 if fast else 16
-    programs = triton.cdiv(channels, M) * triton.cdiv(inner, N)
-    # at least 8 steps a program, or its share costs more to add up than to compute
-    splits = max(1, min(2 * PROGRAMS // programs, positions // (8 * K)))
-    chunk = triton.cdiv(triton.cdiv(positions, splits), K) * K
-    return Tile(M, N, K, 4, 3 if fast else 1), max(chunk, K)
+    fast = _fast(arch, dtype, precision)
+    most = COLUMNS if fast else COLUMNS // 2
+    M, N, K = _within(channels, most), _within(inner, most), _within(positions, STEP if fast and wide else STEP // 2)
+    splits = max(1, min(2 * PROGRAMS // (triton.cdiv(channels, M) * triton.cdiv(inner, N)), positions // (STEPS * K)))
+    return Tile(M, N, K, *_running(M, N, fast)), triton.cdiv(triton.cdiv(positions, splits), K) * K
+
+
+def _running(M: int, N: int, fast: bool) -> tuple[int, int]:
+    """Warps and stages. Without tensor cores few warps, so that each thread loads 16 bytes; and nothing to overlap."""
+    if fast:
+        return (8 if M * N >= 8192 else 4), 3
+    return max(2, min(4, M * N // 512)), 1

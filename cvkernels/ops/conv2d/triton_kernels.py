@@ -84,7 +84,8 @@ def _launch(
     positions = n * math.prod(triton.cdiv(size, s) for size, s in zip(out.shape[3:], every, strict=True))
     arch = architecture(z)
     PRECISION = precision(z, arch)
-    t = tile(arch, z.dtype, PRECISION, positions * math.prod(phases), channels, source, math.prod(kernel))
+    wide, taps = z.stride(2) == 1, math.prod(kernel)
+    t = tile(arch, z.dtype, PRECISION, wide, positions * math.prod(phases), channels, source, taps)
     blocks = triton.cdiv(positions, t.M)
     partial = z.new_empty(blocks, channels, dtype=torch.float32) if power else None
     steps = tuple(s // math.gcd(s, d) for s, d in zip(every, dilation, strict=True))
@@ -172,7 +173,7 @@ def conv2d_backward_weight(grad, z, kernel_size, is_complex, stride, padding, di
     source, taps, positions = z.shape[2], math.prod(kernel_size), n * out_height * out_width
     arch = architecture(z)
     PRECISION = precision(z, arch)
-    t, chunk = weight_tile(arch, z.dtype, PRECISION, positions, channels, source * taps)
+    t, chunk = weight_tile(arch, z.dtype, PRECISION, z.stride(2) == 1, positions, channels, source * taps)
     splits = triton.cdiv(positions, chunk)
     blocks = triton.cdiv(channels, t.M) * triton.cdiv(source * taps, t.N)
     with torch.cuda.device_of(z):

@@ -1,0 +1,253 @@
+"""The convolution's Triton kernels, every one of them interpreted (not compiled, not run on a GPU) and watched.
+
+The reference runs in float64 on the same values. Tiles are made as small as a product allows, so that little sizes
+take several programs, several steps of the inner axis and several shares of the weight's gradient.
+"""
+
+import math
+
+import pytest
+import torch
+
+from cvkernels import to_channels_last
+from cvkernels.ops.conv2d import implicit, triton_config
+from cvkernels.ops.conv2d import triton_kernels as kernels
+from cvkernels.ops.conv2d.reference import conv2d as reference
+from cvkernels.ops.magnitude_relu.reference import magnitude_relu
+from tests.close import assert_close
+from tests.watch import rounding_bfloat16, watch
+
+ops = torch.ops.cvkernels_triton
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+LAYOUTS = {
+    "contiguous": lambda z: z,
+    "channels-last": to_channels_last,
+    "interleaved": lambda z: z.movedim(1, -1).contiguous().movedim(-1, 1),
+    "strided": lambda z: torch.stack((z, z), -1).flatten(-2)[..., ::2],
+}
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    """Those of sm_80 with TF32 off are half of these."""
+    for name, value in {"ROWS": 32, "COLUMNS": 32, "STEP": 32, "PROGRAMS": 12, "STEPS": 1}.items():
+        monkeypatch.setattr(triton_config, name, value)
+
+
+def draw(size, channels, kernel, real=False, dtype=torch.float32, layout="contiguous"):
+    """z and the parts of the weight."""
+    n, c, h, w = size
+    z = LAYOUTS[layout](torch.randn(n, 2, c, h, w).to(dtype)).requires_grad_()
+    scale = 1 / math.sqrt(2 * c * kernel[0] * kernel[1])
+    parts = [(scale * torch.randn(channels, c, *kernel)).to(dtype).requires_grad_() for _ in range(1 if real else 2)]
+    return z, parts[0], None if real else parts[1]
+
+
+def wide(x):
+    return None if x is None else x.detach().double().contiguous().requires_grad_(x.requires_grad)
+
+
+def held(size, channels, kernel, stride=(1, 1), padding=(0, 0), dilation=(1, 1), **drawn):
+    """Value and every gradient equal the reference's; every address watched; every output written."""
+    z, a, b = drawn_ = draw(size, channels, kernel, **drawn)
+    z_, a_, b_ = (wide(t) for t in drawn_)
+    how = (stride, padding, dilation)
+    want = reference(z_, a_, b_, *how, 1)
+    g = torch.randn(want.shape).to(z.dtype)
+    with watch() as seen, rounding_bfloat16():
+        y = implicit.conv2d(z, a, b, *how, "triton")
+        y.backward(g)
+    want.backward(g.double())
+    assert seen.unwritten(y) == 0 and seen.unwritten(a.grad) == 0
+    assert_close(y, want, z.dtype, name="y")
+    for name, got, wanted in (("z", z, z_), ("re", a, a_), ("im", b, b_)):
+        if got is not None:
+            assert_close(got.grad, wanted.grad, z.dtype, name=f"grad of {name}")
+    if drawn.get("layout", "contiguous") != "strided":
+        assert z.grad.stride() == z.stride()
+    return seen, y, z
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("real", [False, True], ids=["complex", "real"])
+def test_every_layout(layout, real):
+    seen, y, z = held((2, 17, 3, 4), 18, (3, 3), padding=(1, 1), real=real, layout=layout)
+    assert seen.launches == ["conv2d_kernel", "conv2d_kernel", "conv2d_backward_weight_kernel", "conv2d_sum_kernel"]
+    if layout != "strided":
+        assert LAYOUTS[layout](y).stride() == y.stride()
+
+
+GEOMETRIES = {
+    "1x1": dict(kernel=(1, 1)),
+    "1x1-strided": dict(kernel=(1, 1), stride=(2, 2)),
+    "5x5": dict(kernel=(5, 5)),
+    "even": dict(kernel=(2, 4), padding=(1, 2)),
+    "strided": dict(kernel=(3, 3), stride=(2, 2), padding=(1, 1)),
+    "stride-of-two-kinds": dict(kernel=(3, 5), stride=(3, 2), padding=(0, 2)),
+    "stride-beyond-kernel": dict(kernel=(2, 2), stride=(4, 3)),
+    "dilated": dict(kernel=(3, 3), dilation=(2, 3), padding=(2, 3)),
+    "stride-divides-dilation": dict(kernel=(3, 3), stride=(2, 2), dilation=(2, 4), padding=(2, 1)),
+    "stride-shares-with-dilation": dict(kernel=(2, 3), stride=(4, 6), dilation=(6, 4), padding=(3, 5)),
+    "all-padding-but-one": dict(kernel=(3, 3), padding=(4, 4)),
+}
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_geometries(geometry):
+    held((2, 3, 9, 11), 5, **geometry)
+
+
+SIZES = {
+    "one": ((1, 1, 1, 1), 1, (1, 1)),
+    "one-in-padding": ((1, 1, 1, 1), 1, (3, 3)),
+    "kernel-as-large-as-the-map": ((3, 2, 3, 5), 7, (3, 5)),
+    "a-tap-a-tile": ((1, 16, 3, 4), 16, (2, 2)),
+    "two-tiles-a-tap": ((1, 32, 3, 3), 17, (3, 1)),
+    "tiles-across-taps": ((1, 19, 3, 3), 3, (3, 3)),
+}
+
+
+@pytest.mark.parametrize(("size", "channels", "window"), SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("precision", DTYPES)
+def test_sizes(size, channels, window, precision):
+    padding = (0, 0) if window == size[2:] else (window[0] // 2, window[1] // 2)
+    held(size, channels, window, padding=padding, dtype=DTYPES[precision])
+
+
+@pytest.mark.parametrize("layout", ["channels-last", "strided"])
+def test_offsets_of_64_bits(layout, monkeypatch):
+    monkeypatch.setattr(kernels, "WIDE", 0)
+    held((1, 3, 5, 4), 5, (3, 3), stride=(2, 1), padding=(1, 1), layout=layout)
+
+
+def test_the_tiles_of_a_release(monkeypatch):
+    monkeypatch.undo()
+    held((2, 6, 9, 10), 16, (5, 5))
+
+
+def test_parts_of_the_weight_in_different_strides():
+    z, a, b = draw((1, 3, 4, 5), 4, (2, 2))
+    how = ((1, 1), (0, 0), (1, 1))
+    turned = b.detach().transpose(0, 1).contiguous().transpose(0, 1)
+    with watch():
+        y = ops.conv2d_forward(z.detach(), a.detach(), turned, *how)
+    assert_close(y, reference(*(wide(t) for t in (z, a, b)), *how, 1))
+
+
+@pytest.mark.parametrize("real", [False, True], ids=["complex", "real"])
+def test_differentiable_twice(real):
+    """Each gradient's gradients, towards everything it depends on, against the reference's in float64."""
+    how = ((2, 1), (1, 0), (1, 2))
+    given = draw((1, 2, 5, 5), 3, (3, 2), real=real)
+    given_ = tuple(wide(t) for t in given)
+    found = []
+    for (z, a, b), run in ((given, lambda *t: implicit.conv2d(*t, *how, "triton")), (given_, reference_of(how))):
+        some = [t for t in (z, a, b) if t is not None]
+        y = run(z, a, b)
+        torch.manual_seed(1)
+        g = torch.randn(y.shape).to(y.dtype).requires_grad_()
+        grads = torch.autograd.grad(y, some, g, create_graph=True)
+        seeds = [torch.randn(t.shape).to(t.dtype) for t in grads]
+        found.append(torch.autograd.grad(grads, [g, *some], seeds))
+    for name, got, want in zip(("g", "z", "re", "im"), *found, strict=False):
+        assert_close(got, want, torch.float32, name=f"second gradient of {name}")
+
+
+def reference_of(how):
+    return lambda z, a, b: reference(z, a, b, *how, 1)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
+@pytest.mark.parametrize("precision", DTYPES)
+def test_the_power_of_what_is_stored(precision, layout):
+    z, a, b = (t.detach() for t in draw((3, 5, 4, 3), 18, (3, 3), dtype=DTYPES[precision], layout=layout))
+    how = ((1, 1), (1, 1), (1, 1))
+    with watch() as seen, rounding_bfloat16():
+        y, sums = ops.conv2d_power_forward(z, a, b, *how)
+        plain = ops.conv2d_forward(z, a, b, *how)
+    assert torch.equal(y, plain) and seen.unwritten(sums) == 0
+    assert_close(sums, y.double().square().sum((0, 1, 3, 4)), torch.float32, name="power")
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize("precision", DTYPES)
+def test_norm_and_relu_in_inference(precision, residual):
+    dtype = DTYPES[precision]
+    z, a, b = (t.detach() for t in draw((2, 5, 4, 3), 18, (3, 3), dtype=dtype, layout="channels-last"))
+    how = ((1, 1), (1, 1), (1, 1))
+    scale = torch.rand(18) + 0.5
+    r = torch.randn(2, 2, 18, 4, 3).to(dtype) if residual else None  # contiguous: brought to the output's layout
+    with watch() as seen, rounding_bfloat16():
+        y = ops.conv2d_norm_relu_forward(z, a, b, scale, r, *how, 0.9)
+    want = reference(*(wide(t) for t in (z, a, b)), *how, 1) * scale.double()[:, None, None]
+    want = magnitude_relu(want if r is None else want + r.double(), 0.9)
+    assert seen.launches == ["conv2d_kernel"] and seen.unwritten(y) == 0
+    assert_close(y, want, dtype, name="y")
+
+
+def test_bit_for_bit():
+    z, a, b = (t.detach() for t in draw((2, 3, 6, 5), 5, (3, 3)))
+    how = ((1, 1), (1, 1), (1, 1))
+    g = torch.randn(2, 2, 5, 6, 5)
+    runs = [
+        (*ops.conv2d_power_forward(z, a, b, *how), *ops.conv2d_backward_weight(g, z, (3, 3), True, *how))
+        for _ in range(2)
+    ]
+    assert all(map(torch.equal, *runs))
+
+
+def test_a_nan_reaches_its_windows_and_no_further():
+    z, a, b = (t.detach() for t in draw((2, 3, 5, 6), 4, (3, 3)))
+    z[1, 0, 2, 2, 5] = torch.nan
+    how = ((1, 1), (1, 1), (1, 1))
+    with watch():
+        y = ops.conv2d_forward(z, a, b, *how)
+    assert_close(y, reference(*(wide(t) for t in (z, a, b)), *how, 1))
+
+
+@pytest.mark.parametrize("size", [(0, 3, 5, 5), (2, 3, 0, 5)], ids=["no-sample", "no-row"])
+def test_nothing_to_convolve(size):
+    z, a, b = draw(size, 4, (1, 3))
+    y = implicit.conv2d(z, a, b, (1, 1), (0, 1), (1, 1), "triton")
+    y.sum().backward()
+    assert y.numel() == 0 and z.grad.shape == z.shape and not a.grad.any() and not b.grad.any()
+    sums = ops.conv2d_power_forward(z.detach(), a.detach(), b.detach(), (1, 1), (0, 1), (1, 1))[1]
+    assert not sums.any()
+
+
+def test_tf32_follows_torchs_switch():
+    z, half = torch.randn(1, 2, 1, 2, 2), torch.randn(1, 2, 1, 2, 2).half()
+    switch = torch.backends.cudnn.conv
+    before = switch.fp32_precision
+    try:
+        torch.backends.cudnn.allow_tf32 = True
+        assert kernels.precision(z, 80) == "tf32" and kernels.precision(z, 75) == "ieee"
+        assert kernels.precision(half, 80) == "ieee"
+        switch.fp32_precision = "ieee"
+        assert kernels.precision(z, 80) == "ieee"
+    finally:
+        switch.fp32_precision = before
+
+
+def test_a_scale_unlike_the_channels_is_refused():
+    z, a, b = (t.detach() for t in draw((1, 2, 3, 3), 4, (1, 1)))
+    with pytest.raises(ValueError, match=r"`scale` must be \[4\] and contiguous"):
+        ops.conv2d_norm_relu_forward(z, a, b, torch.ones(2), None, (1, 1), (0, 0), (1, 1), 1.0)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
+def test_the_fakes(layout):
+    z, a, b = (t.detach() for t in draw((2, 3, 5, 4), 4, (3, 3), layout=layout))
+    how = ([1, 1], [1, 1], [1, 1])
+    y = ops.conv2d_forward(z, a, b, *how)
+    calls = {
+        "forward": (z, a, b),
+        "power_forward": (z, a, None),
+        "norm_relu_forward": (z, a, b, torch.ones(4), y),
+        "backward_data": (y, a, b, [5, 4]),
+        "backward_weight": (y, z, [3, 3], True),
+    }
+    for name, given in calls.items():
+        last = (0.9,) if "relu" in name else ()
+        operator = getattr(ops, f"conv2d_{name}").default
+        torch.library.opcheck(operator, (*given, *how, *last), test_utils=("test_schema", "test_faketensor"))
