@@ -35,6 +35,7 @@ OPS = (
     "block",
     "processor",
 )
+NAMED = ("conv2d_forms",)  # measured when it is asked for by name: what the choice of a form rests on
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FOREIGN = 0.08  # a row during which others took more of the machine than this is measured again, and marked if need be
 ATTEMPTS = 3
@@ -45,13 +46,16 @@ def arguments(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Every operation beside its rivals; `plot` draws a stored table."
     )
-    parser.add_argument("ops", nargs="*", metavar="op", help=f"of {', '.join(OPS)}; all without one")
+    parser.add_argument(
+        "ops", nargs="*", metavar="op", help=f"of {', '.join(OPS)}; all without one; or {', '.join(NAMED)}"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument(
         "--against", default="naive",
         help=f"all, or some of {', '.join(candidates.AGAINST)}, by commas (default naive; naive is always there)",
     )  # fmt: skip
+    parser.add_argument("--only", default="", metavar="TEXT", help="of an operation's cases those whose name has this")
     parser.add_argument("--shapes", help="instead of the networks': 64x32x16x16,... (linear: N x in x out)")
     parser.add_argument("--bars", action="store_true", help="the shapes that bars are set for, and no others")
     parser.add_argument("--quick", action="store_true", help="one tiny shape, few samples: does it run, not how fast")
@@ -66,11 +70,16 @@ def arguments(argv=None):
     parser.add_argument("--allocator", choices=("keep", "default"), default="keep", help="see rows.KEEP; glibc only")
     parser.add_argument("--tf32", action="store_true", help="allow TF32 in what is timed; the comparison runs without")
     parser.add_argument(
-        "--out", type=Path, nargs="?", const=Path(), metavar="FILE.csv", help="store; without a name by device"
+        "--out",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="FILE.csv",
+        help="store in a table, in place of what it repeats; without a name by device",
     )
     parser.add_argument("--compare", type=Path, metavar="FILE.csv", help="a stored run to set this one beside")
     options = parser.parse_args(argv)
-    _listed(parser, "op", options.ops, OPS)
+    _listed(parser, "op", options.ops, (*OPS, *NAMED))
     options.against = candidates.AGAINST if options.against == "all" else tuple(options.against.split(","))
     _listed(parser, "candidate", options.against, candidates.AGAINST)
     options.passes = tuple(options.passes.split(","))
@@ -139,8 +148,19 @@ class Run:
             print(f"  no shape of {len(module.SHAPES[0])} sizes was asked for")
         for shape in shapes:
             for case in module.cases(shape, self.device, DTYPES[self.options.dtype]):
+                if self.options.only not in case.op:
+                    continue
                 self.case(case)
+                self.store()
                 torch.compiler.reset()  # it keeps eight versions of a function, and each case is one
+
+    def store(self) -> Path | None:
+        """What is measured so far; a run that is stopped leaves it."""
+        if self.options.out is None or not self.rows:
+            return None
+        path = rows.stored_at(self.facts["device"]) if self.options.out == Path() else self.options.out
+        rows.write(rows.merged(rows.read(path) if path.exists() else [], self.rows), path)
+        return path
 
     def case(self, case: candidates.Case) -> None:
         agreed = {}
@@ -293,9 +313,8 @@ def main() -> int:
         print(*(v.line() for v in sorted(held, key=lambda v: v.met)), sep="\n")
     if options.compare:
         print(f"\nagainst {options.compare}", *rows.comparison(run.rows, rows.read(options.compare)), sep="\n")
-    if options.out is not None and run.rows:
-        path = rows.stored_at(facts["device"]) if options.out == Path() else options.out
-        rows.write(run.rows, path)
+    path = run.store()
+    if path:
         print(f"\n{len(run.rows)} rows written to {path}")
     if run.refused:
         print(f"\n{run.refused} refused: a wrong kernel has no speed", file=sys.stderr)

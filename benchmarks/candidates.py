@@ -71,20 +71,20 @@ def streaming(feature: Tensor, forward: float, backward: float) -> Cost:
     return Cost("copy", forward * size, backward * size)
 
 
-def multiplying(complex_macs: float, weights: str) -> Cost:
-    """Real operations: eight a complex multiply-add, four with real weights; the backward pass is two more of them.
+def multiplying(complex_macs: float, weights: str, gradients: int = 2) -> Cost:
+    """Real operations: eight a complex multiply-add, four with real weights; each gradient is as many again.
 
     Three multiplications do for four, so a form that uses that can pass a whole of the rate of the plain one.
     """
     forward = complex_macs * (4 if weights == "real" else 8)
-    return Cost("matrix", forward, 2 * forward)
+    return Cost("matrix", forward, gradients * forward)
 
 
 @dataclass(frozen=True)
 class Case:
     """The candidates of one operation at one shape.
 
-    others: candidates by name, made when they are asked for; a name begins with ours, naive, complex or real.
+    others: candidates by name, made when they are asked for; a name begins with ours, form, naive, complex or real.
     peers: the same for installed peers.   jumps: see JUMP_SHARE.   draws: random numbers are in it, the same for all
     that take them from torch's generator in the same order.   deep: many layers, see DEEP.
     """
@@ -105,15 +105,16 @@ class Case:
     def candidates(self, against=("naive",)) -> dict[str, Candidate]:
         """Those that were asked for, ours first, naive second."""
         found = {"ours": self.ours, "naive": self.naive}
+        wide = self.dtype in (torch.float32, torch.float64)  # torch has no complex dtype of the others
         for name, make in self.others.items():
-            if name.split()[0] in ("ours", *against):
+            if name.split()[0] in ("ours", "form", *against) and (wide or name != "complex"):
                 found[name] = make()
         if "compiled" in against:
             found["naive compiled"] = compiled(self.naive, same=not self.draws)
         if "graph" in against and self.device.type == "cuda":
             for name in [n for n in found if n == "naive" or n.startswith("ours")]:
                 found[f"{name} graph"] = replace(found[name], state=(), wrapped="graph")
-        if "peers" in against:
+        if "peers" in against and wide:
             found.update(self.peers())
         return found
 

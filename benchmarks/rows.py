@@ -131,6 +131,12 @@ def write(rows: list[Row], path: Path) -> None:
     part.replace(path)
 
 
+def merged(stored: list[Row], new: list[Row]) -> list[Row]:
+    """A table with a run's rows in the place of what they repeat; the candidates of a line are always of one run."""
+    lines = {row.case() for row in new}
+    return [row for row in stored if row.case() not in lines] + new
+
+
 def read(path: Path) -> list[Row]:
     def value(field, text):
         kind = str(field.type)

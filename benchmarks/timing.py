@@ -98,6 +98,16 @@ def peak_mb(call: Callable, device: torch.device) -> float | None:
     return (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
 
+def gpu_kernels(call: Callable) -> str:
+    """How many GPU kernels one call launches, and their names, shortened."""
+    call()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        call()
+        torch.cuda.synchronize()
+    names = [e.key for e in profile.key_averages() if not e.key.startswith(("cuda", "Memcpy", "Memset"))]
+    return f"{len(names)} kernels: " + "; ".join(name.removeprefix("void ")[:60] for name in names)
+
+
 def kept_mib(forward: Callable, leaves: list[Tensor]) -> float:
     """What autograd keeps for the backward pass beyond the leaves: each storage once."""
     own = {leaf.untyped_storage().data_ptr() for leaf in leaves}

@@ -62,6 +62,11 @@ def test_rows_survive_storage(tmp_path):
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.csv"]
 
 
+def test_a_table_takes_a_line_whole():
+    old = [row(), row(candidate="naive"), row(op="conv2d")]
+    assert rows.merged(old, [row(p50=9.0)]) == [row(op="conv2d"), row(p50=9.0)]
+
+
 def test_comparison_shows_a_slowdown_like_a_gain():
     naive = row(candidate="naive", p50=6.0)
     slower, missing = rows.comparison([row(p50=3.0), naive, row(shape="1x1")], [row(), naive])

@@ -20,7 +20,8 @@ from . import plan, results
 def arguments(argv=None):
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--steps", help="comma-separated, by name or family: build,tests,large,sanitizer,gate,benchmarks"
+        "--steps",
+        help="comma-separated, by name or family: build,backends,tests,large,sanitizer,gate,loss-curve,benchmarks",
     )
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder of the results")
     parser.add_argument("--limit", type=int, default=plan.LIMIT, help=f"seconds a command may take ({plan.LIMIT})")

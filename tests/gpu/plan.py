@@ -19,13 +19,32 @@ REQUIRED = {
 # pybind11 is not among them: torch brings its headers
 OPTIONAL = {
     "torchvision": "torchvision", "sklearn": "scikit-learn", "matplotlib": "matplotlib", "safetensors": "safetensors",
-    "rich": "rich", "pytest_benchmark": "pytest-benchmark",
+    "rich": "rich", "pytest_benchmark": "pytest-benchmark", "complextorch": "complextorch",
+    "torchcvnn": "torchcvnn", "complexPyTorch": "complexPyTorch", "cplxmodule": "cplxmodule",
 }  # fmt: skip
 # Folders and files of tests that need more than torch, triton, numpy and pytest.
 NEEDS = {
     "tests/experiments": ("torchvision", "sklearn", "matplotlib", "safetensors", "rich"),
     "benchmarks/test_benchmarks.py": ("pytest_benchmark",),
 }
+# What is to be known first comes first: the convolution's forms, what a kernel costs in a graph, the naive step eager,
+# in a graph and compiled, the fused norm's share of the copy rate, the whole step in each precision. (name, arguments)
+EVERYTHING = ("--against", "all")
+MEASURED = [
+    ("conv2d_forms-float32", ("conv2d_forms", "--passes", "forward,backward")),
+    ("conv2d_forms-tf32", ("conv2d_forms", "--passes", "forward,backward", "--tf32")),
+    ("conv2d_forms-float16", ("conv2d_forms", "--passes", "forward,backward", "--dtype", "float16")),
+    ("conv2d_forms-bfloat16", ("conv2d_forms", "--passes", "forward,backward", "--dtype", "bfloat16")),
+    ("processor-float32", ("processor", "--only", "complex", *EVERYTHING)),
+    ("batch_norm_relu", ("batch_norm_relu", *EVERYTHING)),
+    ("batch_norm_relu-float16", ("batch_norm_relu", "--dtype", "float16")),
+    ("batch_norm_relu-bfloat16", ("batch_norm_relu", "--dtype", "bfloat16")),
+    ("processor-tf32", ("processor", "--only", "complex", "--tf32", *EVERYTHING)),
+    ("processor-real-tf32", ("processor", "--only", "real", "--tf32", *EVERYTHING)),
+    ("block-tf32", ("block", "--tf32", *EVERYTHING)),
+]
+ALONE = ("conv2d_forms", "processor", "batch_norm_relu", "block")  # measured above, each its own way
+
 # They build packages and environments, which an offline machine cannot, and need no GPU: `make test` has them.
 ELSEWHERE = ("tests/test_packaging.py", "tests/test_makefile.py")
 
@@ -87,14 +106,17 @@ def lacking(paths: list[str]) -> list[str]:
 
 
 def steps(out: Path, ops: tuple = ()) -> list[Step]:
-    """Every step in order; ``ops``: the operations of `python -m benchmarks`."""
+    """Every step in order; ``ops``: the operations of `python -m benchmarks`, or nothing of them."""
     python = sys.executable
     pytest = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     build = (python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "-v", "-e", ".")
     plan = [Step("build", build, "build.log", {"CVKERNELS_CUDA": "1"} if shutil.which("nvcc") else {})]
+    plan.append(Step("backends", (python, "-m", "tests.gpu.backends"), "build.log"))
+    expected = {"CVKERNELS_EXPECT": "triton,cuda" if shutil.which("nvcc") else "triton"}
     for name, paths in test_groups().items():
         missing = lacking(paths)
-        plan.append(Step(name, (*pytest, *paths), "tests.log", left_out=f"no {wheels(missing)}" if missing else ""))
+        reason = f"no {wheels(missing)}" if missing else ""
+        plan.append(Step(name, (*pytest, *paths), "tests.log", expected, left_out=reason))
     plan.append(Step("large", (*pytest, "-m", "large", "tests/ops"), "tests.log"))
     tool = sanitizer()
     for check in ("memcheck", "racecheck"):
@@ -103,10 +125,21 @@ def steps(out: Path, ops: tuple = ()) -> list[Step]:
         # torch's allocator hides an overrun inside its own large blocks
         plan.append(Step(check, command, "sanitizer.log", {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, reason))
     plan.append(Step("gate", (python, "-m", "tests.gate"), "gate.log"))
-    for op in ops:
-        command = (python, "-m", "benchmarks", op, "--device", "cuda", "--out", str(out / SCRATCH))
-        plan.append(Step(f"benchmarks-{op}", command, "benchmarks.log"))
+    plan.append(Step("loss-curve", (python, "-m", "tests.gpu.loss_curve"), "benchmarks.log"))
+    plan += benchmarks(out, ops) if ops else []
     return plan
+
+
+def benchmarks(out: Path, ops: tuple) -> list[Step]:
+    """First what the order of work hangs on, then every operation; each leaves its rows to the one table."""
+    run = (sys.executable, "-m", "benchmarks")
+    rest = [(op, (op, *EVERYTHING)) for op in ops if op not in ALONE]
+    found = [
+        Step(f"benchmarks-{name}", (*run, *given, "--device", "cuda", "--out", str(out / SCRATCH)), "benchmarks.log")
+        for name, given in [*MEASURED, *rest]
+    ]
+    nodes = Step("benchmarks-graph-nodes", (sys.executable, "-m", "benchmarks.graph_nodes"), "benchmarks.log")
+    return [*found[:4], nodes, *found[4:]]
 
 
 def chosen(plan: list[Step], names: list[str]) -> list[Step]:

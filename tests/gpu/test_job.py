@@ -6,9 +6,12 @@ import sys
 
 import pytest
 
+from benchmarks import __main__ as cli
+from benchmarks import graph_nodes
+from benchmarks.__main__ import NAMED, OPS
 from cvkernels import backend
 from tests.gpu import __main__ as job
-from tests.gpu import plan, results, small_shapes
+from tests.gpu import loss_curve, plan, results, small_shapes
 
 
 def names(out="x"):
@@ -26,7 +29,11 @@ def test_the_dry_run_prints_every_step_and_runs_none(tmp_path):
 def test_the_plan_builds_first_and_holds_the_whole_suite():
     found = names()
     assert found[0] == "build" and len(set(found)) == len(found)
-    assert {"large", "memcheck", "racecheck", "gate", "benchmarks-magnitude_relu", "tests-ops-rotate"} <= set(found)
+    assert {"large", "memcheck", "racecheck", "gate", "loss-curve", "tests-ops-rotate"} <= set(found)
+    measured = [name.removeprefix("benchmarks-") for name in found if name.startswith("benchmarks-")]
+    first = ["conv2d_forms-float32", "graph-nodes", "processor-float32", "batch_norm_relu", "processor-tf32", "rotate"]
+    assert [name for name in measured if name in first] == first
+    assert {name.split("-")[0] for name in measured} == {*OPS, *NAMED, "graph"}
     paths = [path for group in plan.test_groups().values() for path in group]
     suite = {str(p.relative_to(plan.ROOT)) for p in (plan.ROOT / "tests").rglob("test_*.py")}
     reached = {p for p in suite if any(p.startswith(path) for path in paths)}
@@ -36,10 +43,48 @@ def test_the_plan_builds_first_and_holds_the_whole_suite():
 
 def test_steps_by_name_and_family():
     everything = plan.steps(plan.Path("x"), ("rotate", "unrotate"))
-    picked = [s.name for s in plan.chosen(everything, ["benchmarks", "build", "sanitizer"])]
-    assert picked == ["build", "memcheck", "racecheck", "benchmarks-rotate", "benchmarks-unrotate"]
-    with pytest.raises(ValueError, match="no step nonsense; there are build"):
-        plan.chosen(everything, ["nonsense"])
+    picked = [s.name for s in plan.chosen(everything, ["benchmarks-conv2d_forms", "build", "sanitizer"])]
+    forms = [f"benchmarks-conv2d_forms-{dtype}" for dtype in ("float32", "tf32", "float16", "bfloat16")]
+    assert picked == ["build", "memcheck", "racecheck", *forms]
+    assert [s.name for s in plan.chosen(everything, ["benchmarks"])][-2:] == [
+        "benchmarks-rotate",
+        "benchmarks-unrotate",
+    ]
+
+
+def test_every_benchmark_of_the_plan_is_one_that_can_be_asked_for():
+    for step in plan.benchmarks(plan.Path("x"), job.benchmarked()):
+        if step.name != "benchmarks-graph-nodes":
+            options = cli.arguments([str(word) for word in step.command[3:]])
+            assert options.ops and options.device == "cuda" and options.out == plan.Path("x") / plan.SCRATCH
+
+
+def test_the_tests_expect_the_backends():
+    expected = {s.env["CVKERNELS_EXPECT"] for s in plan.steps(plan.Path("x")) if s.name.startswith("tests-")}
+    assert expected == {"triton,cuda" if plan.shutil.which("nvcc") else "triton"}
+
+
+def test_a_loss_curve_is_held_to_what_rounding_does():
+    reference, nudged = [2.0, 1.0, 1.0, 0.5], [2.0, 1.1, 1.0, 0.6]
+    apart, allowed = loss_curve.compare(reference, nudged, [2.0, 1.2, 1.1, 0.5], 2)
+    assert (round(apart, 6), round(allowed, 6)) == (0.1, 0.15)
+    apart, allowed = loss_curve.compare(reference, reference, [2.1, 1.1, 1.1, 0.6], 2)
+    assert apart > allowed == loss_curve.SHARE * 1.5
+    for place in range(4):
+        ours = [float("nan") if i == place else x for i, x in enumerate(reference)]
+        apart, allowed = loss_curve.compare(reference, nudged, ours, 2)
+        assert not apart <= allowed
+
+
+def test_the_loss_curve_runs(capsys):
+    assert loss_curve.main(["--quick", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.endswith("loss curve: passed\n")
+
+
+def test_without_a_gpu_the_scripts_say_so(monkeypatch, capsys):
+    monkeypatch.setattr(graph_nodes.torch.cuda, "is_available", lambda: False)
+    assert [graph_nodes.main(), loss_curve.main([]), small_shapes.main()] == [2, 2, 2]
+    assert capsys.readouterr().out.count("no GPU here") == 3
 
 
 def test_what_lacks_a_wheel_is_left_out_and_says_which(monkeypatch):
