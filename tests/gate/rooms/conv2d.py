@@ -36,12 +36,15 @@ def _empty(n, c, h, w, dtype, layout):
     return torch.empty(n, 2, c, h, w, dtype=dtype)
 
 
-def call(what, size, dtype, layout="contiguous", channels=0, kernel=3, stride=1, real=False):
-    """One launcher on empty features ``[N, 2, C, H, W]``; ``channels``: of the output, 0: as many as go in."""
+def call(what, size, dtype, layout="contiguous", channels=0, kernel=3, stride=1, real=False, packed=False):
+    """One launcher on empty features ``[N, 2, C, H, W]``; ``channels``: of the output, 0: as many as go in; ``packed``:
+    the weight in torch's channels-last memory format."""
     n, c, h, w = size
     o = channels or c
     how = ((stride, stride), (kernel // 2, kernel // 2), (1, 1))
     weights = [torch.empty(o, c, kernel, kernel, dtype=DTYPES[dtype]) for _ in range(1 if real else 2)]
+    if packed:
+        weights = [a.contiguous(memory_format=torch.channels_last) for a in weights]
     weights += [None] * (2 - len(weights))
     z = _empty(*size, DTYPES[dtype], layout)
     y = k._fake_forward(z, *weights, *how)
@@ -61,7 +64,8 @@ def case(what, size, dtype, layout="contiguous", read=None, **settings):
     kernel = read or (k.conv2d_backward_weight_kernel if what == "weight" else k.conv2d_kernel)
     extra = "".join(f" {name}={value}" for name, value in settings.items())
     form = f"{what} {'x'.join(map(str, size))}{extra}, {layout}, {dtype}"
-    wide = 1 if layout == LAST and not read else 0
+    # on sm_90 a product in TF32 wants the inner axis fastest, which for the weight's gradient features are not
+    wide = 1 if layout == LAST and not read and (what, dtype) != ("weight", "tf32") else 0
     launched = partial(call, what, size, dtype, layout, **settings)
     return Case(kernel, form, {}, {}, wide=wide, tensor_cores=not read and dtype != "fp32", launch=launched)
 
@@ -90,6 +94,8 @@ CASES = [
     case("power", NARROW, "fp32", read=k.conv2d_sum_kernel),
     case("weight", DEEP, "fp32", read=k.conv2d_sum_kernel),
     case("norm_relu", DEEP, "bf16", LAST),
+    *(case(what, DEEP, "fp16", LAST, packed=True) for what in ("forward", "data")),
+    case("forward", DEEP, "tf32", LAST, packed=True),
     case("norm_relu", NARROW, "tf32"),
     case("norm_relu", MIDDLE, "fp32"),
 ]
