@@ -54,7 +54,13 @@ def kernels(op: str | None = None) -> list[Backend]:
     for name in ("triton", "cuda"):
         if name in expected() or GPU and not house.absent(name) and not house.interpreting():
             found.append(Backend(name, "cuda"))
-    return [b for b in found if op is None or getattr(house.OPS[op], b.name)]
+    return [b for b in found if op is None or getattr(house.OPS[op], b.name) and _by_default(op, b)]
+
+
+def _by_default(op: str, b: Backend) -> bool:
+    """Whether the table ever chooses it: what only `use_backend` reaches is tested where its kernels are."""
+    row = house.default(op, b.device)
+    return row is not None and b.name in row.order
 
 
 def all_backends(op: str | None = None) -> list[Backend]:

@@ -24,6 +24,12 @@ def ones(z):
     return torch.ones(CHANNELS, device=z.device, dtype=torch.promote_types(real, torch.float32))
 
 
+def weight(z, kernel):
+    """Numbers that every dtype holds."""
+    n = 4 * CHANNELS * kernel[0] * kernel[1]
+    return ((torch.arange(n, device=z.device) * 5 % 13 - 6) / 32).view(4, CHANNELS, *kernel).to(z.dtype.to_real())
+
+
 CHANNELS = 5
 # each gives a list of outputs, for a planar or a complex z
 CALLS = {
@@ -31,6 +37,10 @@ CALLS = {
         F.batch_norm_relu(z, ones(z), residual=z, training=True),
         F.batch_norm_relu(z, None, ones(z).to(z.dtype.to_real())),
         F.batch_norm_relu(z, ones(z)),
+    ],
+    "conv2d": lambda z: [
+        F.conv2d(z, (weight(z, (3, 3)), weight(z, (3, 3)).flip(0)), padding=1),
+        F.conv2d(z, weight(z, (2, 3)), (2, 1), (1, 2), (1, 2)),
     ],
     "magnitude_max_pool2d": lambda z: [
         F.magnitude_max_pool2d(z, 2),
@@ -80,6 +90,7 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("small shapes: no GPU here")
         return 2
+    torch.backends.cudnn.allow_tf32 = False
     for name, where, dtype in kernels():
         if dtype == torch.bfloat16 and torch.cuda.get_device_capability() < (8, 0):
             continue

@@ -9,7 +9,8 @@ import math
 import pytest
 import torch
 
-from cvkernels import to_channels_last
+import cvkernels.functional as F
+from cvkernels import nn, to_channels_last, use_backend
 from cvkernels.ops.conv2d import implicit, triton_config
 from cvkernels.ops.conv2d import triton_kernels as kernels
 from cvkernels.ops.conv2d.reference import conv2d as reference
@@ -251,3 +252,85 @@ def test_the_fakes(layout):
         last = (0.9,) if "relu" in name else ()
         operator = getattr(ops, f"conv2d_{name}").default
         torch.library.opcheck(operator, (*given, *how, *last), test_utils=("test_schema", "test_faketensor"))
+
+
+# --- through the front door -------------------------------------------------------------------------------------------
+
+
+def forced(call):
+    """What a call gives under `use_backend`, and the launches it made."""
+    with use_backend("triton"), watch() as seen:
+        return call(), seen.launches
+
+
+@pytest.mark.parametrize("padding", ["same", 1], ids=["same", "numbers"])
+def test_the_public_function_takes_complex_features(padding):
+    z = torch.randn(2, 3, 5, 4, dtype=torch.complex64, requires_grad=True)
+    w = torch.randn(4, 3, 3, 3, dtype=torch.complex64, requires_grad=True)
+    y, launches = forced(lambda: F.conv2d(z, w, padding=padding))
+    assert launches == ["conv2d_kernel"]
+    want = torch.nn.functional.conv2d(z.to(torch.complex128), w.to(torch.complex128), padding=padding)
+    assert_close(y, want, torch.complex64)
+    g = torch.randn_like(y)
+    got, launches = forced(lambda: torch.autograd.grad(y, (z, w), g))
+    wanted = torch.autograd.grad(want, (z, w), g.to(torch.complex128))
+    assert len(launches) == 3
+    for name, one, other in zip("zw", got, wanted, strict=True):
+        assert_close(one, other, torch.complex64, name=f"grad of {name}")
+
+
+def test_groups_are_torchs():
+    z, w = torch.randn(1, 2, 4, 3, 3), torch.randn(2, 4, 2, 3, 3)
+    y, launches = forced(lambda: F.conv2d(z, w, groups=2))
+    assert launches == [] and torch.equal(y, F.conv2d(z, w, groups=2))
+
+
+@pytest.mark.parametrize("weights", ["complex", "real"])
+def test_a_module_trains(weights):
+    """Two layers, one step of SGD: parameters as torch's convolution leaves them."""
+    z, left = torch.randn(2, 2, 2, 6, 6), []
+    for backend in ("triton", "reference"):
+        torch.manual_seed(3)
+        net = torch.nn.Sequential(
+            nn.ComplexConv2d(2, 5, 3, padding=1, weights=weights), nn.ComplexConv2d(5, 3, 3, 2, weights=weights)
+        )
+        with use_backend(backend):
+            net(z).square().mean().backward()
+        torch.optim.SGD(net.parameters(), 0.1).step()
+        left.append(list(net.parameters()))
+    assert all(p.grad.abs().max() > 0 for p in left[0])
+    for got, want in zip(*left, strict=True):
+        assert_close(got, want, kind="network")
+
+
+def test_autocast_computes_in_its_dtype():
+    z, w = torch.randn(1, 2, 3, 4, 4), torch.randn(2, 4, 3, 3, 3, requires_grad=True)
+    with use_backend("triton"), watch(), rounding_bfloat16(), torch.autocast("cpu", torch.bfloat16):
+        y = F.conv2d(z, w)
+        y.float().square().sum().backward()
+    assert y.dtype == torch.bfloat16 and w.grad.dtype == torch.float32
+    w_ = w.detach().bfloat16().double().requires_grad_()
+    want = reference(z.bfloat16().double(), *w_, (1, 1), (0, 0), (1, 1), 1)
+    assert_close(y, want, torch.bfloat16)
+    want.backward(2 * y.detach().double())
+    assert_close(w.grad, w_.grad, computed_in=torch.bfloat16, name="grad of the weight")
+
+
+def test_mapping_is_refused_by_name():
+    z, w = torch.randn(2, 1, 2, 3, 4, 4), torch.randn(2, 4, 3, 3, 3)
+    with use_backend("triton"), pytest.raises(RuntimeError, match="conv2d's own kernels cannot be mapped"):
+        torch.func.vmap(lambda z: F.conv2d(z, w))(z)
+
+
+def test_functional_gradients():
+    z, w = torch.randn(1, 2, 2, 4, 4), torch.randn(2, 3, 2, 3, 3)
+    got, launches = forced(lambda: torch.func.grad(lambda w: F.conv2d(z, w).square().sum())(w))
+    want = torch.func.grad(lambda w: F.conv2d(z.double(), w).square().sum())(w.double())
+    assert len(launches) == 3
+    assert_close(got, want)
+
+
+def test_float64_is_refused():
+    z, w = torch.randn(1, 2, 1, 2, 2).double(), torch.randn(1, 1, 1, 1).double()
+    with use_backend("triton"), pytest.raises(RuntimeError, match="conv2d has no triton kernel for torch.float64"):
+        F.conv2d(z, w)

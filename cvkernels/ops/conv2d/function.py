@@ -9,11 +9,14 @@ from ...planar import enter, is_channels_last, laid_out, leave
 from ..common.autocast import active, lowered
 from ..common.autograd import applied, mapped, tracked
 from ..common.weight import Packed, parts
-from . import forms
+from . import forms, implicit
 from .reference import conv2d as reference
 from .through_torch import COMPLEX, PACKED, REAL, Geometry, gradients, run
 
-OP = backend.op("conv2d")
+OP = backend.op(
+    "conv2d",
+    triton=(torch.float32, torch.float16, torch.bfloat16),
+)
 
 FORMS = {**COMPLEX, "packed": PACKED, "real": REAL}
 
@@ -22,8 +25,9 @@ def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) 
     r"""w * z: a complex convolution without a bias, which would break the rotation law.        (paper, section 3)
 
     Computed by torch's real convolutions in one of several forms, chosen by dtype and device: see
-    `cvkernels.use_conv_form`. Differentiable twice. Under autocast the result has autocast's dtype, as that of torch's
-    convolution has; complex features are left as they are.
+    `cvkernels.use_conv_form`. With ``use_backend("triton")`` and groups = 1 by kernels of our own, which follow torch's
+    switch for TF32; mapping those is refused. Differentiable twice. Under autocast the result has autocast's dtype, as
+    that of torch's convolution has; complex features are left as they are.
 
     Args:
         z: features, planar ``[N, 2, C, H, W]`` or complex ``[N, C, H, W]``; complex ones are copied to planar once.
@@ -47,8 +51,9 @@ def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) 
     block = weight.block if isinstance(weight, Packed) else None
     if not active(z):
         return leave(_conv2d(z, a, b, block, how), was_complex)
+    z = lowered(z, was_complex)
     with torch.autocast(z.device.type, enabled=False):  # dtypes are settled here, in the backward as well
-        return leave(_conv2d(lowered(z, was_complex), a, b, block, how), was_complex)
+        return leave(_conv2d(z, a, b, block, how), was_complex)
 
 
 def _conv2d(z, a, b, block, how: Geometry) -> Tensor:
@@ -56,6 +61,9 @@ def _conv2d(z, a, b, block, how: Geometry) -> Tensor:
         return reference(z, a, b, *how)
     if b is not None and how.groups > 1:
         return laid_out(_grouped(z, a.to(z.dtype), b.to(z.dtype), how), z)
+    own = backend.choose(OP, z)
+    if own != "reference" and how.groups == 1:
+        return implicit.conv2d(z, a, b, how.stride, how.padding, how.dilation, own)
     name, _, last = forms.chosen(z, b is not None).partition("-")
     outside = is_channels_last(z)
     inside = outside or bool(last)

@@ -11,14 +11,30 @@ from torch import Tensor
 
 from ... import backend
 from ...planar import is_channels_last, is_interleaved
+from ..common.autograd import applied, mapped, tracked
 
 
 def conv2d(z: Tensor, a: Tensor, b: Tensor | None, stride, padding, dilation, chosen: str) -> Tensor:
-    """w * z with w = a + ib, or a alone; planar z, pairs of ints, groups = 1, zero padding; in the layout of ``z``."""
-    return _Forward.apply(z, a, b, (tuple(stride), tuple(padding), tuple(dilation)), chosen)
+    """w * z with w = a + ib, or a alone, in the dtype and the layout of planar ``z``; pairs of ints, groups = 1."""
+    how = (tuple(stride), tuple(padding), tuple(dilation))
+    a, b = _stored(a, z), None if b is None else _stored(b, z)
+    if tracked(z, a, b) or mapped():
+        return applied(_Forward)(z, a, b, how, chosen)
+    return _Forward.forward(z, a, b, how, chosen)
 
 
-class _Forward(torch.autograd.Function):
+def _stored(w: Tensor, z: Tensor) -> Tensor:
+    """In the dtype of ``z``. Where that copies it, channels-last: the channels read are then neighbours."""
+    return w if w.dtype == z.dtype else w.to(z.dtype, memory_format=torch.channels_last)
+
+
+class _Own(torch.autograd.Function):
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        raise RuntimeError("conv2d's own kernels cannot be mapped; leave use_backend, or use 'reference'")
+
+
+class _Forward(_Own):
     @staticmethod
     def forward(z, a, b, how, chosen):
         return backend.operators(chosen).conv2d_forward.default(z, a, b, *how)
@@ -27,7 +43,7 @@ class _Forward(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         z, a, b, ctx.how, ctx.chosen = inputs
         ctx.size, ctx.order = z.shape[3:], _order(output)
-        ctx.save_for_backward(z if a.requires_grad or b is not None and b.requires_grad else None, a, b)
+        ctx.save_for_backward(z, a, b)
 
     @staticmethod
     def backward(ctx, grad):
@@ -35,13 +51,13 @@ class _Forward(torch.autograd.Function):
         grad_z = grad_a = grad_b = None
         grad = _ordered(grad, ctx.order)  # the gradient of z then comes in the layout of z
         if ctx.needs_input_grad[0]:
-            grad_z = _Data.apply(grad, a, b, ctx.size, ctx.how, ctx.chosen)
+            grad_z = applied(_Data)(grad, a, b, ctx.size, ctx.how, ctx.chosen)
         if any(ctx.needs_input_grad[1:3]):
             grad_a, grad_b = _weight(grad, z, a, b, ctx.how, ctx.chosen)
         return grad_z, grad_a, grad_b, None, None
 
 
-class _Data(torch.autograd.Function):
+class _Data(_Own):
     """D(g, w)."""
 
     @staticmethod
@@ -58,13 +74,13 @@ class _Data(torch.autograd.Function):
         grad, a, b = ctx.saved_tensors
         grad_g = grad_a = grad_b = None
         if ctx.needs_input_grad[0]:
-            grad_g = _Forward.apply(u, a, b, ctx.how, ctx.chosen)
+            grad_g = applied(_Forward)(u, a, b, ctx.how, ctx.chosen)
         if any(ctx.needs_input_grad[1:3]):
             grad_a, grad_b = _weight(grad, u, a, b, ctx.how, ctx.chosen)
         return grad_g, grad_a, grad_b, None, None, None
 
 
-class _Weight(torch.autograd.Function):
+class _Weight(_Own):
     """W(g, z), the second part of no elements where the weight is real."""
 
     @staticmethod
@@ -82,14 +98,14 @@ class _Weight(torch.autograd.Function):
         v_im = v_im if ctx.is_complex else None
         grad_g = grad_z = None
         if ctx.needs_input_grad[0]:
-            grad_g = _Forward.apply(z, v, v_im, ctx.how, ctx.chosen)
+            grad_g = applied(_Forward)(z, v, v_im, ctx.how, ctx.chosen)
         if ctx.needs_input_grad[1]:
-            grad_z = _Data.apply(grad, v, v_im, z.shape[3:], ctx.how, ctx.chosen)
+            grad_z = applied(_Data)(grad, v, v_im, z.shape[3:], ctx.how, ctx.chosen)
         return grad_g, grad_z, None, None, None, None
 
 
 def _weight(grad, z, a, b, how, chosen):
-    grad_a, grad_b = _Weight.apply(grad, z, a.shape[2:], b is not None, how, chosen)
+    grad_a, grad_b = applied(_Weight)(grad, z, a.shape[2:], b is not None, how, chosen)
     return grad_a, grad_b if b is not None else None
 
 
