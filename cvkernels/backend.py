@@ -144,6 +144,8 @@ def _decide(op: Op, device_type: str, index: int | None, dtype: torch.dtype, for
         if reason:
             raise RuntimeError(f"backend {forced!r} was asked for, but {reason}; leave use_backend, or use 'reference'")
         return _loaded(op.name, forced)
+    if device_type == "meta" and compiled and dtype in (*op.cpu, *op.cuda):
+        return "cuda"  # nothing is computed there: the operators' fakes stand for what a GPU would be asked to do
     row = default(op.name, device_type, architecture(device_type, index))
     for backend in row.order if row else ():
         if op.why_not(backend, device_type, dtype) is None:

@@ -12,12 +12,13 @@ import cvkernels.nn as cnn
 
 
 class ConvNormAct(nn.Module):
-    """A convolution without a bias, which the norm would take away again, then norm, residual and activation."""
+    """A convolution without a bias, which the norm would take away again, then norm, residual and activation: the real
+    twin of the complex layer that does all of it."""
 
-    def __init__(self, layers, in_channels, out_channels, kernel_size, stride=1, padding=0):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0):
         super().__init__()
-        self.conv = layers["conv"](in_channels, out_channels, kernel_size, stride, padding, bias=False)
-        self.norm_act = layers["norm_act"](out_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.norm_act = cnn.BatchNormReLU2d(out_channels)
 
     def forward(self, x, residual=None):
         return self.norm_act(self.conv(x), residual)
@@ -25,6 +26,7 @@ class ConvNormAct(nn.Module):
 
 REAL = {
     "conv": nn.Conv2d,
+    "conv_norm_act": ConvNormAct,
     "norm_act": cnn.BatchNormReLU2d,
     "norm": nn.BatchNorm2d,
     "act": nn.ReLU,
@@ -34,10 +36,10 @@ REAL = {
     "flatten": nn.Flatten,
     "linear": nn.Linear,
 }
-REAL["conv_norm_act"] = partial(ConvNormAct, REAL)
 
 COMPLEX = {
     "conv": cnn.ComplexConv2d,
+    "conv_norm_act": cnn.ComplexConvBatchNormReLU2d,
     "norm_act": cnn.MagnitudeBatchNormReLU2d,
     "norm": cnn.MagnitudeBatchNorm2d,
     "act": cnn.MagnitudeReLU,
@@ -47,7 +49,6 @@ COMPLEX = {
     "flatten": cnn.ComplexFlatten,
     "linear": cnn.ComplexLinear,
 }
-COMPLEX["conv_norm_act"] = partial(ConvNormAct, COMPLEX)
 
 
 def complex_layers(weights="complex", c=1.0):
@@ -57,11 +58,11 @@ def complex_layers(weights="complex", c=1.0):
         weights: `'complex'` (a kernel per part) or `'real'` (one kernel for both parts).
         c: modulus from which the magnitude ReLU passes a feature unchanged, or `'channel_mean'`.
     """
-    layers = {
+    return {
         **COMPLEX,
         "conv": partial(cnn.ComplexConv2d, weights=weights),
         "linear": partial(cnn.ComplexLinear, weights=weights),
         "act": partial(cnn.MagnitudeReLU, c),
+        "conv_norm_act": partial(cnn.ComplexConvBatchNormReLU2d, weights=weights, c=c),
         "norm_act": partial(cnn.MagnitudeBatchNormReLU2d, c=c),
     }
-    return {**layers, "conv_norm_act": partial(ConvNormAct, layers)}

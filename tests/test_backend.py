@@ -266,3 +266,11 @@ def test_the_environment_variable_for_what_is_absent_fails_at_the_first_call():
 
 def test_use_backend_is_public():
     assert cvkernels.use_backend is use_backend
+
+
+def test_meta_tensors_ask_for_what_a_gpu_would_run():
+    op = backend.OPS["batch_norm_relu"]
+    assert backend.choose(op, torch.empty(1, device="meta")) == ("cuda" if backend.compiled else "reference")
+    assert backend.choose(backend.OPS["dropout"], torch.empty(1, device="meta")) == "reference"  # has no kernels
+    with backend.use_backend("reference"):
+        assert backend.choose(op, torch.empty(1, device="meta")) == "reference"
