@@ -57,12 +57,12 @@ def _case(shape, device, dtype, name: str):
     n, channels, height, width = shape
     a, b = (inputs.weight(channels, channels, 3, 3) for _ in range(2))
 
-    def candidate(function, feature, where=None):
+    def candidate(function, feature, where=None, weight=(a, b)):
         def forward():
             with use_backend(where) if where else contextlib.nullcontext():
-                return function(feature, a, b)
+                return function(feature, *weight)
 
-        leaves = (feature,) if name.endswith("to z") else ((a, b),)
+        leaves = (feature,) if name.endswith("to z") else (weight,)
         what = timing.gpu_kernels(forward) if device.type == "cuda" else ""
         return Candidate(forward, leaves, what=what)
 
@@ -76,6 +76,8 @@ def _case(shape, device, dtype, name: str):
     if not backend.absent("triton") and not backend.interpreting() and dtype in backend.OPS["conv2d"].triton:
         others["ours triton"] = lambda: candidate(ours, z.planar, "triton")
         others["ours triton channels-last"] = lambda: candidate(ours, z.channels_last, "triton")
+        last = tuple(w.detach().to(memory_format=torch.channels_last).requires_grad_() for w in (a, b))
+        others["ours triton channels-last, weight too"] = lambda: candidate(ours, z.channels_last, "triton", last)
     return Case(
         name,
         named(shape),

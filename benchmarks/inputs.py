@@ -86,7 +86,5 @@ def named(shape) -> str:
 
 
 def kernel(op: str, z: Tensor) -> str:
-    """What runs ours: a backend's name, or torch where the operation has no kernel of its own."""
-    chosen = backend.choose(backend.OPS[op], z)
-    has_own = any((backend.OPS[op].cpu, backend.OPS[op].cuda, backend.OPS[op].triton))
-    return chosen if has_own or backend.forced() else "torch"
+    """What runs ours: a backend's name, or torch where no kernel of ours does and there is no reference for it."""
+    return backend.OPS[op].runs(backend.choose(backend.OPS[op], z))

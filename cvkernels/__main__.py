@@ -54,13 +54,11 @@ def default(op, device: str) -> str:
     """The backend chosen for float32 on a device, or why there is none."""
     if device == "cuda" and not torch.cuda.is_available():
         return "no device"
-    if not any(getattr(op, name) for name in backend.BACKENDS[1:]) and not backend.forced():
-        return "torch"
     like: Any = SimpleNamespace(
         device=torch.device(device), dtype=torch.float32
     )  # no tensor without a device to hold it
     try:
-        return backend.choose(op, like)
+        return op.runs(backend.choose(op, like))
     except RuntimeError:
         return "refused"  # CVKERNELS_BACKEND asks for what is not there; the first table says why
 

@@ -72,6 +72,12 @@ class Op:
     cpu: tuple = ()
     cuda: tuple = ()
     triton: tuple = ()
+    otherwise: str = "reference"  # what runs where none of them does: the reference, or "torch": its own operations
+
+    def runs(self, chosen: str) -> str:
+        """What is computed by where `choose` says ``chosen``: a backend, or "torch"."""
+        plain = self.otherwise == "torch" or not (self.cpu or self.cuda or self.triton)
+        return "torch" if chosen == "reference" and plain and _forced != "reference" else chosen
 
     def why_not(self, backend: str, device_type: str, dtype: torch.dtype) -> str | None:
         if dtype not in getattr(self, backend):
@@ -109,9 +115,9 @@ _CHOICES: dict[tuple, str] = {}
 _forced: str | None = os.environ.get("CVKERNELS_BACKEND") or None
 
 
-def op(name: str, **dtypes: tuple) -> Op:
+def op(name: str, **kernels) -> Op:
     """Declare an operation's kernels, once, in its room."""
-    OPS[name] = Op(name, **dtypes)
+    OPS[name] = Op(name, **kernels)
     return OPS[name]
 
 
