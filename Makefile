@@ -29,7 +29,7 @@ help:
 	@echo "             ACCEPT_CHECKSUM_MISMATCH=1 reads a copy of CIFAR-10 whose checksum differs"
 	@echo "make test    the test suite, its GPU half too where there is one (ARGS=... goes to pytest)"
 	@echo "make gate    compile the Triton and CUDA kernels for every architecture; needs no GPU"
-	@echo "make bench   fused against naive (ARGS=... goes to python -m benchmarks)"
+	@echo "make bench   ours against naive (ARGS=\"--against all\" and others go to python -m benchmarks; ARGS=plot draws)"
 	@echo "make gpu     build, test and measure on a machine with a GPU, offline, with the python that is there (COMMIT=...)"
 	@echo "make lint    ruff, mypy, clang-format"
 	@echo "make clean   remove what was built, the environment too"

@@ -2,7 +2,8 @@
 
 python -m benchmarks [ops...] [--against naive,compiled,complex,real,peers,graph|all] [--bars | --quick | --shapes ...]
                      [--device auto|cpu|cuda] [--out [FILE.csv]] [--compare FILE.csv]
-python -m benchmarks plot [FILE.csv] --out FILE.png
+python -m benchmarks plot [FILE.csv] [--out FILE.png]    a stored table's speed-ups, drawn
+python -m benchmarks bars [FILE.csv]                     what of a stored table meets its bar
 """
 
 import argparse
@@ -165,7 +166,8 @@ class Run:
     def case(self, case: candidates.Case) -> None:
         agreed = {}
         try:
-            reason = candidates.difference(case)
+            naive = candidates.results(case, case.naive)
+            reason = candidates.difference(case, naive=naive)
         except RuntimeError as error:
             reason = _short(error)
         if reason:
@@ -173,7 +175,7 @@ class Run:
             print(f"  {case.op:24} {case.shape:14} REFUSED: {reason}")
             return
         for name, candidate in case.candidates(self.options.against).items():
-            reason = None if candidate in (case.ours, case.naive) else self._refusal(case, candidate)
+            reason = None if candidate in (case.ours, case.naive) else self._refusal(case, candidate, naive)
             if reason is None:
                 agreed[name] = candidate
             else:
@@ -183,13 +185,13 @@ class Run:
             self.measure(case, which, {n: c for n, c in agreed.items() if which in candidates.passes(c)})
         _allow_tf32(False)
 
-    def _refusal(self, case, candidate) -> str | None:
+    def _refusal(self, case, candidate, naive) -> str | None:
         """Why a candidate has no row. One that cannot run here is left out; one that is wrong makes the run fail."""
         try:
             if not candidate.compared:
                 candidate.forward()
                 return None
-            reason = candidates.difference(case, candidate)
+            reason = candidates.difference(case, candidate, naive)
         except Exception as error:  # a rival's own failure is no reason to measure nothing else
             return f"left out: {_short(error)}"
         if reason:
@@ -285,10 +287,8 @@ def _allow_tf32(flag: bool) -> None:
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["plot"]:
-        from . import plot
-
-        return plot.main(sys.argv[2:])
+    if sys.argv[1:2] in (["plot"], ["bars"]):
+        return importlib.import_module(f".{sys.argv[1]}", __package__).main(sys.argv[2:])
     options = arguments()
     if options.allocator == "keep":
         restart_keeping_memory()
@@ -307,10 +307,7 @@ def main() -> int:
     run = Run(options, device, facts)
     for op in options.ops or OPS:
         run.table(op)
-    held = list(bars.verdicts(run.rows, device.type))
-    if held:
-        print(f"\nbars: {sum(v.met for v in held)} met, {sum(not v.met for v in held)} missed")
-        print(*(v.line() for v in sorted(held, key=lambda v: v.met)), sep="\n")
+    print("", *bars.report(run.rows), sep="\n")
     if options.compare:
         print(f"\nagainst {options.compare}", *rows.comparison(run.rows, rows.read(options.compare)), sep="\n")
     path = run.store()

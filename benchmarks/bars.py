@@ -1,10 +1,12 @@
 """What the speed of each operation is held to, as data, and the verdict on a run's rows."""
 
+import argparse
 import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import rows
 from .inputs import LARGE, STAGES, named
 from .rows import Row
 
@@ -63,39 +65,57 @@ class Verdict:
         return f"  {self.op:26} {self.shape:14} {self.which:17} {self.against:16} {shown:16} {mark:7} {self.by}"
 
 
-def verdicts(rows: Iterable[Row], kind: str) -> Iterator[Verdict]:
-    """The bars that these rows answer; ``kind``: cpu or cuda. On a CPU they are set for two threads, by the wall."""
+def verdicts(table: Iterable[Row]) -> Iterator[Verdict]:
+    """The bars that these rows answer. On a CPU they are set for two threads, by the wall."""
     lines: dict[tuple, list[Row]] = {}
-    for row in rows:
+    for row in table:
         lines.setdefault(row.case(), []).append(row)
     for found in lines.values():
         if found[0].which == "backward":
             continue
         by_name = {row.candidate: row for row in found}
+        kind = "cuda" if any(row.peak_mb is not None for row in found) else "cpu"  # memory is measured on a GPU alone
         if kind == "cuda" or (found[0].threads == 2 and found[0].clock == "wall"):
             yield from _speed(by_name, kind)
         yield from _streaming(by_name, kind)
         yield from _rivals(by_name, kind)
 
 
+def report(table: list[Row]) -> list[str]:
+    """How many bars are met, and each, the missed ones first; nothing where the rows answer none."""
+    held = sorted(verdicts(table), key=lambda verdict: verdict.met)
+    met = sum(verdict.met for verdict in held)
+    return [f"bars: {met} met, {len(held) - met} missed", *(verdict.line() for verdict in held)] if held else []
+
+
+def main(argv) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks bars", description="A stored table's bars; 1: one missed."
+    )
+    parser.add_argument("table", nargs="?", type=Path, metavar="FILE.csv", help="a stored run; this machine's without")
+    table = rows.read(rows.stored(parser.parse_args(argv).table))
+    print(*report(table), sep="\n")
+    return int(not all(verdict.met for verdict in verdicts(table)))
+
+
 def _verdict(ours: Row, against: str, measured: float, least: float) -> Verdict:
     return Verdict(ours.op, ours.shape, ours.which, against, measured, least, ours.candidate)
 
 
-def _best(rows: dict[str, Row], dtype: str) -> Row | None:
+def _best(line: dict[str, Row], dtype: str) -> Row | None:
     """The faster layout of ours: which one a network runs in is its user's to choose."""
-    mine = [r for name, r in rows.items() if name.startswith("ours") and r.dtype == dtype]
+    mine = [r for name, r in line.items() if name.startswith("ours") and r.dtype == dtype]
     return min(mine, key=lambda row: row.p50, default=None)
 
 
-def _speed(rows: dict[str, Row], kind: str) -> Iterator[Verdict]:
-    naive = rows.get("naive")
+def _speed(line: dict[str, Row], kind: str) -> Iterator[Verdict]:
+    naive = line.get("naive")
     if naive is None:
         return
     if kind == "cpu":
         shapes = [named(s) for s in CPU_SHAPES]
         for dtype, table in (("float32", CPU_RATIOS), ("bfloat16", CPU_BFLOAT16)):
-            ours, least = _best(rows, dtype), table.get((naive.op, naive.which))
+            ours, least = _best(line, dtype), table.get((naive.op, naive.which))
             if dtype == "bfloat16" and not bfloat16_instructions():
                 continue
             if ours and least and naive.shape in shapes and naive.dtype == "float32":
@@ -103,26 +123,26 @@ def _speed(rows: dict[str, Row], kind: str) -> Iterator[Verdict]:
     elif naive.op == "processor complex" and naive.which == BOTH:
         for dtype in ("float32 (TF32)", "bfloat16"):
             for against, least in GPU_STEP.items():
-                ours = _best({n: r for n, r in rows.items() if n.endswith("graph")}, dtype)
-                if ours and against in rows and "TF32" in naive.dtype:
-                    yield _verdict(ours, against, rows[against].p50 / ours.p50, least)
+                ours = _best({n: r for n, r in line.items() if n.endswith("graph")}, dtype)
+                if ours and against in line and "TF32" in naive.dtype:
+                    yield _verdict(ours, against, line[against].p50 / ours.p50, least)
 
 
-def _streaming(rows: dict[str, Row], kind: str) -> Iterator[Verdict]:
-    ours = rows.get("ours")
+def _streaming(line: dict[str, Row], kind: str) -> Iterator[Verdict]:
+    ours = line.get("ours")
     shape, least = STREAMING[kind]
     if ours and ours.roof == "copy" and ours.shape == shape and ours.fraction is not None and ours.what != "torch":
         yield _verdict(ours, "copy", ours.fraction, least)
 
 
-def _rivals(rows: dict[str, Row], kind: str) -> Iterator[Verdict]:
+def _rivals(line: dict[str, Row], kind: str) -> Iterator[Verdict]:
     """The fastest rival of a line, in ours' own precision, and every other that is faster than ours."""
-    naive = rows.get("naive")
-    ours = naive and _best(rows, naive.dtype)
+    naive = line.get("naive")
+    ours = naive and _best(line, naive.dtype)
     shapes = [named(s) for s in (*STAGES, LARGE if kind == "cpu" else GPU_LARGE)]
     if not ours or (ours.shape not in shapes and not ours.op.startswith("linear")):
         return
-    rivals = [r for n, r in rows.items() if not n.startswith("ours") and n not in NOT_RIVALS]
+    rivals = [r for n, r in line.items() if not n.startswith("ours") and n not in NOT_RIVALS]
     for place, rival in enumerate(sorted(rivals, key=lambda row: row.p50)):
         if place == 0 or rival.p50 / ours.p50 < RIVAL:
             star = " *" if rival.what.endswith("*") else ""

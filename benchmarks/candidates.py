@@ -197,34 +197,30 @@ def graphed(call: Callable) -> Callable:
     return replay
 
 
-def difference(case: Case, candidate: Candidate | None = None) -> str | None:
+def results(case: Case, candidate: Candidate) -> list[tuple[str, Tensor]]:
+    """Its output, what its state is after one call, and the gradients of its leaves, each named."""
+    grad = gradient(case)
+    # a captured graph has no plain call
+    call = candidate.forward if candidate.wrapped != "graph" else step(candidate, "forward", grad)
+    for i, x in enumerate(candidate.state):
+        x.fill_(1 + i)  # all start from one state, whatever earlier calls made of it
+    out = joined(_seeded(call)).detach().clone()
+    found = [("output", out), *((f"state {i}", x.clone()) for i, x in enumerate(candidate.state))]
+    grads = regrouped(_seeded(step(candidate, "forward+backward", grad)), candidate.leaves)
+    return found + [(f"gradient {i}", joined(x)) for i, x in enumerate(grads)]
+
+
+def difference(case: Case, candidate: Candidate | None = None, naive=None) -> str | None:
     """Why a candidate (ours without one) and naive code disagree, in outputs, gradients and state; None where they
-    agree. Call it before any timing."""
+    agree. Call it before any timing; ``naive``: what `results` said of the naive one, if that is known."""
     candidate = candidate or case.ours
-    sides = candidate, case.naive
-    for own, other in zip(candidate.state, case.naive.state if candidate.state else (), strict=True):
-        own.copy_(other)  # both start from one state, whatever earlier calls made of it
-    if candidate.wrapped != "graph":
-        outs = [joined(_seeded(side.forward)).detach() for side in sides]
-    else:
-        # its first call is a capture, after three warm-ups
-        grad = gradient(case)
-        outs = [joined(step(side, "forward", grad)()).detach() for side in sides]
-    pairs = [("output", *outs)]
-    # as they stand after one call each: later calls move them on
-    if candidate.state:
-        states = zip(*([x.clone() for x in side.state] for side in sides), strict=True)
-        pairs += [(f"state {i}", x, y) for i, (x, y) in enumerate(states)]
-    if outs[0].shape == outs[1].shape:
-        grad = gradient(case)
-        grads = (regrouped(_seeded(step(side, "forward+backward", grad)), side.leaves) for side in sides)
-        pairs += [(f"gradient {i}", joined(x), joined(y)) for i, (x, y) in enumerate(zip(*grads, strict=True))]
+    want = dict(naive or results(case, case.naive))
     dtype = candidate.dtype or case.dtype
-    for what, x, y in pairs:
+    for what, x in results(case, candidate):
         share = 0.0
         if case.jumps and what.startswith("gradient"):
             share = 1.0 if case.deep else JUMP_SHARE
-        reason = _apart(x, y, dtype, share, DEEP if case.deep else 1)
+        reason = _apart(x, want[what], dtype, share, DEEP if case.deep else 1)
         if reason:
             return f"{what}: {reason}"
     return None

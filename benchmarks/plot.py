@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from . import rows
+from .inputs import POINTWISE, named
 from .peers import NAMES
 from .rows import Row
 
@@ -51,10 +52,10 @@ def figure(table: list[Row]):
             lines[row.candidate] = row
     height = -(-len(cases) // COLUMNS)
     drawing = Figure(figsize=(4.1 * COLUMNS, 2.75 * height + 1.3), layout="constrained")
-    axes = drawing.subplots(height, COLUMNS, squeeze=False).flat
+    axes = list(drawing.subplots(height, COLUMNS, squeeze=False).flat)
     for axis, (op, shapes) in zip(axes, cases.items(), strict=False):
         _panel(axis, op, shapes)
-    for axis in list(axes)[len(cases) :]:
+    for axis in axes[len(cases) :]:
         axis.set_visible(False)
     first = table[0]
     setting = f"{first.device}, {first.threads} threads" if "AVX" in first.device else first.device
@@ -68,7 +69,9 @@ def figure(table: list[Row]):
 
 
 def _panel(axis, op: str, shapes: dict) -> None:
-    for place, lines in enumerate(shapes.values()):
+    known = [named(shape) for shape in POINTWISE]
+    order = sorted(shapes, key=lambda shape: known.index(shape) if shape in known else 0)
+    for place, lines in enumerate(shapes[shape] for shape in order):
         for which, (colour, shift) in PASSES.items():
             if "naive" not in lines.get(which, {}):
                 continue
@@ -77,11 +80,16 @@ def _panel(axis, op: str, shapes: dict) -> None:
             if "half" in ups:
                 axis.bar(at, ups["half"] - 1, WIDTH, bottom=1, color=HALF, zorder=1)
             axis.bar(at, ups["ours"] - 1, WIDTH * (0.6 if "half" in ups else 1), bottom=1, color=colour, zorder=2)
-            high = ups["ours"] >= 1
+            up, top = ups["ours"], max(ups["ours"], ups.get("half", 0))
             axis.annotate(
-                f"{ups['ours']:.1f}", (at, max(ups["ours"], ups.get("half", 0)) if high else ups["ours"]), fontsize=7,
-                ha="center", va="bottom" if high else "top", xytext=(0, 2 if high else -2), textcoords="offset points",
-            )  # fmt: skip
+                f"{up:.{1 if up >= 1.95 else 2}f}",
+                (at, top if up >= 1 else up),
+                fontsize=7,
+                ha="center",
+                va="bottom" if up >= 1 else "top",
+                xytext=(0, 2 if up >= 1 else -2),
+                textcoords="offset points",
+            )
             for name, (mark, ink, _) in MARKS.items():
                 if name in ups:
                     size = 110 if mark == "_" else 22
@@ -91,8 +99,10 @@ def _panel(axis, op: str, shapes: dict) -> None:
     axis.axhline(1, color="grey", linewidth=0.8, zorder=0)
     axis.set_yscale("log", base=2)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}x" if value >= 0.05 else f"{value:.2g}x")
-    axis.margins(y=0.12)
-    axis.set_xticks(range(len(shapes)), [_short(shape) for shape in shapes], fontsize=8)
+    axis.margins(y=0.14)
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, 0.6), max(high, 1.8))  # a few per cent look like a few per cent
+    axis.set_xticks(range(len(order)), [_short(shape) for shape in order], fontsize=8)
     axis.tick_params(axis="y", labelsize=8)
     axis.grid(axis="y", linewidth=0.3, zorder=0)
     axis.set_title(op, loc="left", fontsize=10, fontweight="bold")
@@ -123,13 +133,8 @@ def main(argv) -> int:
     parser.add_argument("table", nargs="?", type=Path, metavar="FILE.csv", help="a stored run; this machine's without")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="beside the table without it")
     options = parser.parse_args(argv)
-    if options.table is None:
-        import torch
-
-        options.table = rows.stored_at(rows.device_name(torch.device("cuda" if torch.cuda.is_available() else "cpu")))
-    if not options.table.is_file():
-        parser.error(f"no stored run {options.table}; make one with `python -m benchmarks --out`")
-    out = options.out or options.table.with_suffix(".png")
-    figure(rows.read(options.table)).savefig(out, dpi=110)
+    table = rows.stored(options.table)
+    out = options.out or table.with_suffix(".png")
+    figure(rows.read(table)).savefig(out, dpi=110)
     print(f"drawn: {out}")
     return 0

@@ -119,6 +119,15 @@ def stored_at(device: str) -> Path:
     return RESULTS / (re.sub(r"[^A-Za-z0-9]+", "-", device).strip("-") + ".csv")
 
 
+def stored(given: Path | None) -> Path:
+    """The table that was named, else this machine's; where it is not there, how to make it."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    path = given or stored_at(device_name(device))
+    if not path.is_file():
+        raise SystemExit(f"no stored run {path}; make one with `python -m benchmarks --out`")
+    return path
+
+
 def write(rows: list[Row], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

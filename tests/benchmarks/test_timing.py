@@ -93,8 +93,8 @@ def line(op, shape, which, **times):
     ]
 
 
-def judged(found, kind="cpu"):
-    return {(v.against, v.by): (round(v.measured, 2), v.least, v.met) for v in bars.verdicts(found, kind)}
+def judged(found):
+    return {(v.against, v.by): (round(v.measured, 2), v.least, v.met) for v in bars.verdicts(found)}
 
 
 def test_a_bar_is_met_or_missed(monkeypatch):
@@ -129,15 +129,27 @@ def test_bars_are_for_their_shapes_their_threads_and_whole_passes():
     assert one_thread == {("naive", "ours"): (2.0, 0.95, True)}  # only that it is not slower
 
 
+def test_a_stored_table_is_judged(tmp_path, capsys):
+    relu = line("magnitude_relu", "8x256x56x56", "forward", ours=1.0, naive=4.4, complex=0.5)
+    rows.write(relu, tmp_path / "a.csv")
+    assert bars.main([str(tmp_path / "a.csv")]) == 1
+    said = capsys.readouterr().out
+    assert "bars: 1 met, 1 missed" in said and "4.40x of 4.3x    met" in said and "0.50x of 0.95x   MISSED" in said
+    rows.write(relu[:2], tmp_path / "a.csv")
+    assert bars.main([str(tmp_path / "a.csv")]) == 0
+    with pytest.raises(SystemExit, match="no stored run"):
+        bars.main([str(tmp_path / "none.csv")])
+
+
 def test_a_gpu_has_its_own_bars():
     tf32 = "float32 (TF32)"
     times = {("ours graph", tf32): 1.0, ("ours bfloat16 graph", "bfloat16"): 0.5, ("ours", tf32): 9.0}
     times |= {("naive", tf32): 4.1, ("naive graph", tf32): 1.9, ("naive compiled", tf32): 1.6}
-    case = {"op": "processor complex", "shape": "128x16x32x32", "which": "forward+backward", "roof": ""}
+    case = {"op": "processor complex", "shape": "128x16x32x32", "which": "forward+backward", "roof": "", "peak_mb": 1.0}
     step = [row(**case, candidate=n, dtype=dtype, p50=ms, fraction=None) for (n, dtype), ms in times.items()]
-    missed = {(v.against, v.by) for v in bars.verdicts(step, "cuda") if not v.met}
+    missed = {(v.against, v.by) for v in bars.verdicts(step) if not v.met}
     assert missed == {("naive graph", "ours graph")}
-    assert len(list(bars.verdicts(step, "cuda"))) == 6
+    assert len(list(bars.verdicts(step))) == 6
 
 
 @pytest.fixture(scope="module")
