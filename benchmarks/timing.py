@@ -19,10 +19,16 @@ import torch
 from torch import Tensor
 
 SAMPLE_MS, UNTIMED, ROUNDS = 10.0, 2, (11, 201)
-# Two kinds of call get five samples and no untimed calls, or one line would take minutes: a long one, which fills the
-# caches anew by itself, and a rival's that takes more than five times as long as ours.
-LONG_MS, FAR, COARSE_ROUNDS = 150.0, 5.0, 5
-MAIN = ("ours", "naive")
+# Some calls get five samples and no untimed calls before them, or a line would take minutes: those that take long, and
+# so fill the caches anew by themselves (sooner so with a rival's than with ours and the naive), and a rival's that take
+# more than five times as long as ours.
+LONG_MS, RIVAL_LONG_MS, FAR, COARSE_ROUNDS = 150.0, 30.0, 5.0, 5
+
+
+def is_main(name: str) -> bool:
+    return name.startswith("ours") or name == "naive"
+
+
 # The time of this process on one thread is what a machine shared with others still tells.
 CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
@@ -38,8 +44,8 @@ def interleaved(
             if once[name] < LONG_MS:
                 once[name] = min(once[name], *(sample(call, 1, device, clock) for _ in range(4)))
         repeats = {name: max(1, math.ceil(SAMPLE_MS / ms)) for name, ms in once.items()}
-        far = FAR * once.get("ours", math.inf)
-        coarse = {name for name, ms in once.items() if ms > LONG_MS or (ms > far and name not in MAIN)}
+        far = min(RIVAL_LONG_MS, FAR * once.get("ours", math.inf))
+        coarse = {name for name, ms in once.items() if ms > (LONG_MS if is_main(name) else far)}
         cost = sum(ms * (repeats[name] + UNTIMED) for name, ms in once.items() if name not in coarse)
         rounds = min(ROUNDS[1], max(ROUNDS[0], int(seconds * 1e3 / cost))) if cost else COARSE_ROUNDS
         for i in range(rounds):
