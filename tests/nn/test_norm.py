@@ -1,5 +1,7 @@
 """Magnitude batch norm: running power, modes, shapes, and what it refuses."""
 
+import copy
+
 import pytest
 import torch
 
@@ -191,3 +193,29 @@ class TestRealFused:
         with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
             layer(torch.zeros(1, 4, 1, 1))
         assert layer.eval()(torch.zeros(1, 4, 1, 1)).shape == (1, 4, 1, 1)
+
+
+@pytest.mark.parametrize("make", NORMS)
+def test_frozen_statistics_differentiate(make):
+    """In inference the statistics are constants: the gradients are those of a scale and an offset per channel."""
+    layer = make(4, affine=True, dtype=torch.float64)
+    real, flat = make is cnn.BatchNormReLU2d, make is cnn.MagnitudeBatchNorm1d
+    z = (Z[:, 0] if real else Z[..., 0] if flat else Z).clone().requires_grad_()
+    for tensor in (*layer.parameters(), *(getattr(layer, name) for name in layer.STATISTICS)):
+        torch.nn.init.uniform_(tensor, 0.5, 1.5)
+    before = copy.deepcopy(layer.eval().state_dict())
+    y = layer(z)
+    offset, power = (layer.running_mean, layer.running_var) if real else (torch.zeros(4), layer.running_power)
+    over = lambda v: v.view(4, *(1,) * (z.ndim - (2 if real else 3)))  # noqa: E731
+    want = (z - over(offset)) / over(power + layer.eps).sqrt() * over(layer.weight)
+    if real:
+        want = (want + over(layer.bias)).relu()
+    elif make is cnn.MagnitudeBatchNormReLU2d:
+        want = F.magnitude_relu(want)
+    wanted, incoming = (z, *layer.parameters()), torch.randn_like(y)
+    assert_close(y, want)
+    for got, g in zip(
+        torch.autograd.grad(y, wanted, incoming), torch.autograd.grad(want, wanted, incoming), strict=True
+    ):
+        assert_close(got, g)
+    assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
