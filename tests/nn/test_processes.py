@@ -3,6 +3,7 @@
 import contextlib
 import copy
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 import cvkernels.nn as cnn
 from cvkernels import to_complex, use_backend
 from tests.close import as_planar, assert_close
+from tests.conftest import GPU
 
 pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch without gloo")
 
@@ -74,12 +76,12 @@ CASES = {
 }
 
 
-def steps(case: Case, layer, samples: slice) -> dict:
+def steps(case: Case, layer, samples: slice, device="cpu") -> dict:
     """What a few training steps and one in inference give these samples, and what they leave in the layer."""
     results: dict = {}
     for step in range(STEPS + layer.track_running_stats):  # without them inference goes by each one's own batch
         layer.train(step < STEPS)
-        x, residual, grad = (t[samples] for t in case.data(step))
+        x, residual, grad = (t[samples].to(device) for t in case.data(step))
         x.requires_grad_(), residual.requires_grad_()
         y = layer(case.form(x), *((case.form(residual),) if case.residual else ()))
         wanted = [x, *([residual] if case.residual else []), *layer.parameters()]
@@ -95,13 +97,13 @@ def share(batches, rank) -> slice:
     return slice(sum(batches[:rank]), sum(batches[: rank + 1]))
 
 
-def alone_too(rank: int) -> dict:
+def alone_too(rank: int, device: str) -> dict:
     """What else is asked of a group: one of a single process is none; no gradient; transforms; refusals."""
     group = [dist.new_group([0]), dist.new_group([1])][rank]
-    z = torch.randn(3 + rank, 2, C, 5, dtype=torch.float64)
-    single = cnn.MagnitudeBatchNorm1d(C, dtype=torch.float64, process_group=group)
-    found = {"single": torch.equal(single(z), cnn.MagnitudeBatchNorm1d(C, dtype=torch.float64)(z))}
-    joint = cnn.MagnitudeBatchNorm1d(C, dtype=torch.float64, process_group=dist.group.WORLD)
+    make = partial(cnn.MagnitudeBatchNorm1d, C, dtype=torch.float64, device=device)
+    z = torch.randn(3 + rank, 2, C, 5, dtype=torch.float64).to(device)
+    found = {"single": torch.equal(make(process_group=group)(z), make()(z))}
+    joint = make(process_group=dist.group.WORLD)
     with torch.no_grad():
         found["no gradient"] = joint(z)
     found["gradient"] = joint(z.requires_grad_()).detach()
@@ -114,31 +116,39 @@ def alone_too(rank: int) -> dict:
         first.sum().backward()
     except RuntimeError as refused:
         found["twice"] = str(refused)
-    every = [torch.full_like(z[:0], 1), torch.zeros(0, 2, C, 5, dtype=torch.float64)]
-    empty = cnn.MagnitudeBatchNorm1d(C, dtype=torch.float64, process_group="world")
-    found["nobody"] = (empty(every[rank].detach()), empty.running_power)
+    empty = make(process_group="world")
+    found["nobody"] = (empty(z[:0].detach()), empty.running_power)
     return found
 
 
-def process(rank: int, folder: str) -> None:
+def process(rank: int, folder: str, collectives: str, device: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    if device == "cuda":
+        torch.cuda.set_device(rank % torch.cuda.device_count())
+    dist.init_process_group(collectives, init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     results = {}
     for name, case in CASES.items():
         with use_backend(case.backend) if case.backend else contextlib.nullcontext():
-            layer = cnn.convert_sync_batch_norm(case.made())
-            results[name] = steps(case, layer, share(case.batches, rank))
-    results["alone"] = alone_too(rank)
+            layer = cnn.convert_sync_batch_norm(case.made().to(device))
+            results[name] = steps(case, layer, share(case.batches, rank), device)
+    results["alone"] = alone_too(rank, device)
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
+PLACES = [pytest.param(("gloo", "cpu"), id="gloo")]
+if GPU:  # one card serves both processes with gloo; nccl wants one each
+    PLACES.append(pytest.param(("gloo", "cuda"), id="gloo-cuda", marks=pytest.mark.gpu))
+if torch.cuda.device_count() > 1 and dist.is_nccl_available():
+    PLACES.append(pytest.param(("nccl", "cuda"), id="nccl", marks=pytest.mark.gpu))
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def two(request, tmp_path_factory):
     """The results of both processes."""
     folder = str(tmp_path_factory.mktemp("processes"))
-    torch.multiprocessing.spawn(process, (folder,), nprocs=2)
-    return [torch.load(f"{folder}/{rank}.pt") for rank in range(2)]
+    torch.multiprocessing.spawn(process, (folder, *request.param), nprocs=2)
+    return [torch.load(f"{folder}/{rank}.pt", map_location="cpu") for rank in range(2)]
 
 
 @pytest.mark.parametrize("name", CASES)
