@@ -80,10 +80,15 @@ class ComplexConv2d(ComplexWeight):
 
     def forward(self, z: Tensor) -> Tensor:
         """Planar ``[N, 2, C, H, W]`` or complex ``[N, C, H, W]`` to the same form."""
+        z, how = self.geometry(z)
+        return F.conv2d(z, self.kernel(), *how)
+
+    def geometry(self, z: Tensor) -> tuple[Tensor, tuple]:
+        """``z``, its border repeated where that is asked for, and stride, padding, dilation, groups of the rest."""
         if self.padding_mode == "replicate" and any(self._edges()):
             check.feature(z, spatial=2)
-            return F.conv2d(replicated(z, self._edges()), self.kernel(), self.stride, 0, self.dilation, self.groups)
-        return F.conv2d(z, self.kernel(), self.stride, self.padding, self.dilation, self.groups)
+            return replicated(z, self._edges()), (self.stride, 0, self.dilation, self.groups)
+        return z, (self.stride, self.padding, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

@@ -186,11 +186,14 @@ class MagnitudeBatchNormReLU2d(_MagnitudeBatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, process_group)
         self.c = modulus(c)
 
-    def forward(self, z: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Features and a residual shaped like them, or None, to features; updates the running power in training."""
+    def forward(self, z: Tensor, residual: Tensor | None = None, power_sums: Tensor | None = None) -> Tensor:
+        """Features and a residual shaped like them, or None, to features; updates the running power in training.
+
+        ``power_sums``: as in `cvkernels.functional.batch_norm_relu`.
+        """
         check.feature(z, spatial=2)
         if not isinstance(self.c, str):
-            return F.batch_norm_relu(z, residual=residual, c=self.c, **self._settings(z))
+            return F.batch_norm_relu(z, residual=residual, c=self.c, power_sums=power_sums, **self._settings(z))
         if residual is not None:
             check.same(residual, "residual", z, "z")
         y = F.magnitude_batch_norm(z, **self._settings(z))

@@ -213,6 +213,23 @@ def test_the_operators_are_those_of_the_compiled_library():
         assert f'"{launch.__name__}{schema}")' in declared
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sums_given_are_sums_taken(layout):
+    z, w, r, _ = (
+        None if t is None else t.detach() for t in draw((5, 3, 7, 4), layout=layout, weight=True, residual=True)
+    )
+    before = torch.rand(3)
+    powers, found = [before.clone(), before.clone()], []
+    sums = z.square().sum((0, 1, 3, 4))
+    with watch() as seen:
+        found.append(kernels.batch_norm_relu_forward(z, powers[0], w, r, None, True, 0.1, 1e-5, 0.9))
+        found.append(kernels.batch_norm_relu_summed_forward(z, sums, powers[1], w, r, None, 0.1, 1e-5, 0.9))
+    assert len(seen.launches) == 3
+    for name, want, got in zip(("y", "rstd"), *found, strict=True):
+        assert_close(got, want, name=name)
+    assert_close(powers[1], powers[0], name="running power")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_the_fakes(dtype):
     ops = torch.ops.cvkernels_triton
@@ -220,6 +237,8 @@ def test_the_fakes(dtype):
     checks = ("test_schema", "test_faketensor")
     forward = ops.batch_norm_relu_forward.default
     torch.library.opcheck(forward, (z, torch.ones(4), w, r, None, True, 0.1, 1e-5, 1.0), test_utils=checks)
+    summed = ops.batch_norm_relu_summed_forward.default
+    torch.library.opcheck(summed, (z, torch.ones(4), None, w, r, None, 0.1, 1e-5, 1.0), test_utils=checks)
     y, rstd = forward(z, None, None, None, None, True, 0.1, 1e-5, 1.0)
     backward = ops.batch_norm_relu_backward.default
     torch.library.opcheck(backward, (g, y, z, w, r, rstd, True, 1.0), test_utils=checks)

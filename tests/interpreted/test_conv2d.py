@@ -334,3 +334,59 @@ def test_float64_is_refused():
     z, w = torch.randn(1, 2, 1, 2, 2).double(), torch.randn(1, 1, 1, 1).double()
     with use_backend("triton"), pytest.raises(RuntimeError, match="conv2d has no triton kernel for torch.float64"):
         F.conv2d(z, w)
+
+
+# --- with the norm and the ReLU after it ------------------------------------------------------------------------------
+
+
+def layer_and_twin(**settings):
+    """The fused layer, and a convolution and a norm with the same parameters."""
+    fused = nn.ComplexConvBatchNormReLU2d(2, 5, 3, padding=1, c=0.9, **settings)
+    apart = nn.ComplexConvBatchNormReLU2d(2, 5, 3, padding=1, c=0.9, **settings).double()
+    fused.norm_act.running_power.uniform_(0.5, 1.5)
+    apart.load_state_dict(fused.state_dict())
+    return fused, apart
+
+
+@pytest.mark.parametrize("weights", ["complex", "real"])
+@pytest.mark.parametrize("affine", [False, True], ids=["", "affine"])
+def test_a_training_step_takes_the_sums_from_the_convolution(weights, affine):
+    fused, apart = layer_and_twin(weights=weights, affine=affine)
+    z = torch.randn(3, 2, 2, 5, 4, requires_grad=True)
+    r, g = torch.randn(2, 3, 2, 5, 5, 4)
+    z_ = wide(z)
+    y, launches = forced(lambda: fused(z, r))
+    assert launches == ["conv2d_kernel", "conv2d_sum_kernel", "batch_norm_relu_forward_kernel"]
+    with use_backend("reference"):
+        want = apart(z_, r.double())
+    forced(lambda: y.backward(g))
+    want.backward(g.double())
+    assert_close(y, want, kind="network")
+    assert_close(z.grad, z_.grad, kind="network", name="grad of z")
+    for (name, p), q in zip(fused.named_parameters(), apart.parameters(), strict=True):
+        assert_close(p.grad, q.grad, kind="network", name=f"grad of {name}")
+    assert_close(fused.norm_act.running_power, apart.norm_act.running_power, name="running power")
+    assert fused.norm_act.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
+def test_inference_is_one_launch(residual):
+    fused, apart = (layer.eval() for layer in layer_and_twin(affine=True))
+    z, r = torch.randn(2, 2, 2, 5, 4), torch.randn(2, 2, 5, 5, 4) if residual else None
+    with torch.no_grad():
+        y, launches = forced(lambda: fused(z, r))
+        with use_backend("reference"):
+            want = apart(z.double(), None if r is None else r.double())
+    assert launches == ["conv2d_kernel"]
+    assert_close(y, want)
+
+
+def test_what_needs_the_layers_apart_has_them_apart():
+    fused, _ = layer_and_twin()
+    fused.eval()
+    z, seen = torch.randn(1, 2, 2, 3, 3), []
+    apart = ["conv2d_kernel", "batch_norm_relu_forward_kernel"]
+    assert forced(lambda: fused(z))[1] == apart  # a gradient may be asked for
+    fused.norm_act.register_forward_hook(lambda *_: seen.append(1))
+    with torch.no_grad():
+        assert forced(lambda: fused(z))[1] == apart and seen

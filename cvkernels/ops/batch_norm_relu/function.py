@@ -20,6 +20,7 @@ def batch_norm_relu(
     training: bool = False,
     momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
+    power_sums: Tensor | None = None,
 ) -> Tensor:
     r"""magnitude_relu(magnitude_batch_norm(z) + residual, c) as one operation each way.    (paper, Eq. 7, 6)
 
@@ -31,6 +32,8 @@ def batch_norm_relu(
         residual: added before the ReLU; shape, dtype and device of ``z``, or None.
         c: modulus from which a feature passes unchanged; > 0.
         running_power, weight, training, momentum, eps: as in `magnitude_batch_norm`.
+        power_sums: the sums of |z|^2 per channel ``[C]``, float32, where what made ``z`` has them; a training step
+            in Triton then does not read ``z`` for them.
     Returns:
         Tensor like ``z``.
     Raises:
@@ -52,9 +55,13 @@ def batch_norm_relu(
     if residual is not None:
         residual = residual if residual.stride() == z.stride() else _as(residual, z)
     # outside the Function for its write to the running power: see magnitude_batch_norm
-    y, rstd = backend.operators(chosen).batch_norm_relu_forward.default(
-        z.detach(), running_power, *(None if t is None else t.detach() for t in (weight, residual)), *settings
-    )
+    run = backend.operators(chosen)
+    held = [None if t is None else t.detach() for t in (weight, residual)]
+    if power_sums is not None and training and chosen == "triton":
+        rest = (batches, momentum, eps, float(c))
+        y, rstd = run.batch_norm_relu_summed_forward.default(z.detach(), power_sums, running_power, *held, *rest)
+    else:
+        y, rstd = run.batch_norm_relu_forward.default(z.detach(), running_power, *held, *settings)
     if tracked(z, weight, residual):
         y = applied(_BatchNormReLU)(z, weight, residual, y, rstd, training or running_power is None, float(c), chosen)
     return leave(y, was_complex)

@@ -188,6 +188,24 @@ def batch_norm_relu_forward(z, running_power, weight, residual, batches, trainin
     return out, rstd
 
 
+def batch_norm_relu_summed_forward(z, sums, running_power, weight, residual, batches, momentum, eps, c):
+    """The registered operator: `batch_norm_relu_forward` in training where the sums of |z|^2 per channel are known:
+    one launch, and one pass over ``z`` less.
+    """
+    _check_vectors(running_power=running_power, weight=weight, sums=sums)
+    out, rstd = _fake_summed(z, sums, running_power, weight, residual, batches, momentum, eps, c)
+    t = Tiles.of(z)
+    if not z.numel():
+        return out, rstd.fill_(torch.nan)
+    with torch.cuda.device_of(z):
+        # the sums are the partial sums of a single program
+        batch_norm_relu_forward_kernel[(t.tiles * t.blocks,)](
+            z, residual, weight, running_power, batches, sums, out, rstd,
+            1, 1.0 / t.count, momentum, eps, c, **t.arguments(), **OPTIONS,
+        )  # fmt: skip
+    return out, rstd
+
+
 def batch_norm_relu_backward(grad, out, z, weight, residual, rstd, training, c):
     """The registered operator: gradients of z, residual and weight, the last two of no elements where not asked for."""
     _check_vectors(rstd=rstd, weight=weight)
@@ -225,6 +243,10 @@ def _fake_forward(z, running_power, weight, residual, batches, training, momentu
     return torch.empty_like(z), z.new_empty(z.shape[2], dtype=torch.float32)
 
 
+def _fake_summed(z, sums, running_power, weight, residual, batches, momentum, eps, c):
+    return torch.empty_like(z), z.new_empty(z.shape[2], dtype=torch.float32)
+
+
 def _fake_backward(grad, out, z, weight, residual, rstd, training, c):
     grad_residual = grad.new_empty(0) if residual is None else torch.empty_like(out)
     return torch.empty_like(out), grad_residual, grad.new_empty(0 if weight is None else out.shape[2])
@@ -237,3 +259,9 @@ SCHEMAS = {
     "bool training, float c) -> (Tensor, Tensor, Tensor)",
 }
 register(SCHEMAS, {batch_norm_relu_forward: _fake_forward, batch_norm_relu_backward: _fake_backward})
+# Triton's alone, as the convolution that leaves sums is
+SUMMED = {
+    batch_norm_relu_summed_forward: "(Tensor z, Tensor sums, Tensor(a!)? running_power, Tensor? weight, Tensor? "
+    "residual, Tensor? batches, float momentum, float eps, float c) -> (Tensor, Tensor)",
+}
+register(SUMMED, {batch_norm_relu_summed_forward: _fake_summed})

@@ -41,6 +41,52 @@ def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) 
         TypeError, ValueError: ``z`` and ``weight`` of different dtype or device, or shapes that do not fit; ``padding``
         neither numbers nor ``'same'`` (stride 1) or ``'valid'``.
     """
+    z, a, b, was_complex, lower, how = _entered(z, weight, stride, padding, dilation, groups)
+    block = weight.block if isinstance(weight, Packed) else None
+    if not lower:
+        return leave(_conv2d(z, a, b, block, how), was_complex)
+    with torch.autocast(z.device.type, enabled=False):  # dtypes are settled here, in the backward as well
+        return leave(_conv2d(z, a, b, block, how), was_complex)
+
+
+def conv2d_with_power(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1):
+    """`conv2d` and the sums of its power per channel ``[O]``, float32, which a norm after it needs in training, where a
+    kernel of our own has them at hand; else None.
+    """
+    z, a, b, was_complex, _, how = entered = _entered(z, weight, stride, padding, dilation, groups)
+    own = _own(entered)
+    if own is None:
+        return None
+    y, sums = implicit.conv2d(z, a, b, how.stride, how.padding, how.dilation, own, power=True)
+    return leave(y, was_complex), sums
+
+
+def conv2d_norm_relu(z: Tensor, weight, scale, residual, c: float, stride=1, padding=0, dilation=1, groups: int = 1):
+    """magnitude_relu(conv2d(z) * scale + residual, c), without a gradient, where a kernel of our own does it in one
+    pass; else None. ``scale`` ``[O]`` float32, ``residual`` as the result or None.
+    """
+    z, a, b, was_complex, _, how = entered = _entered(z, weight, stride, padding, dilation, groups)
+    own = _own(entered)
+    if own is None:
+        return None
+    if residual is not None:
+        residual, _ = enter(residual, "residual")
+        residual = residual.to(z.dtype)
+    rest = (how.stride, how.padding, how.dilation, c, own)
+    return leave(implicit.conv2d_norm_relu(z, a, b, scale, residual, *rest), was_complex)
+
+
+def _own(entered) -> str | None:
+    """The backend whose kernels convolve, None where torch's do."""
+    z, *_, how = entered
+    own = backend.choose(OP, z)
+    return own if own != "reference" and how.groups == 1 and not mapped() else None
+
+
+def _entered(z, weight, stride, padding, dilation, groups):
+    """The arguments checked: planar z in the dtype to compute in, the weight's parts, whether z was complex, whether
+    autocast is to be left, the numbers.
+    """
     z, was_complex = enter(z, spatial=2)
     a, b = parts(weight, z, dims=4)
     if groups < 1 or z.shape[2] != a.shape[1] * groups or a.shape[0] % groups:
@@ -49,12 +95,8 @@ def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) 
             f"multiple of {groups}, got `z` {list(z.shape)}"
         )
     z, how = _geometry(z, a.shape[2:], stride, padding, dilation, groups)
-    block = weight.block if isinstance(weight, Packed) else None
-    if not active(z):
-        return leave(_conv2d(z, a, b, block, how), was_complex)
-    z = lowered(z, was_complex)
-    with torch.autocast(z.device.type, enabled=False):  # dtypes are settled here, in the backward as well
-        return leave(_conv2d(z, a, b, block, how), was_complex)
+    lower = active(z)
+    return lowered(z, was_complex) if lower else z, a, b, was_complex, lower, how
 
 
 def _conv2d(z, a, b, block, how: Geometry) -> Tensor:

@@ -14,13 +14,24 @@ from ...planar import is_channels_last, is_interleaved
 from ..common.autograd import applied, mapped, tracked
 
 
-def conv2d(z: Tensor, a: Tensor, b: Tensor | None, stride, padding, dilation, chosen: str) -> Tensor:
-    """w * z with w = a + ib, or a alone, in the dtype and the layout of planar ``z``; pairs of ints, groups = 1."""
+def conv2d(z: Tensor, a: Tensor, b: Tensor | None, stride, padding, dilation, chosen: str, power: bool = False):
+    """w * z with w = a + ib, or a alone, in the dtype and the layout of planar ``z``; pairs of ints, groups = 1.
+
+    With ``power`` also the sums of its power per channel, float32: a statistic, whose gradient is its user's affair.
+    """
     how = (tuple(stride), tuple(padding), tuple(dilation))
     a, b = _stored(a, z), None if b is None else _stored(b, z)
+    function = _WithPower if power else _Forward
     if tracked(z, a, b) or mapped():
-        return applied(_Forward)(z, a, b, how, chosen)
-    return _Forward.forward(z, a, b, how, chosen)
+        return applied(function)(z, a, b, how, chosen)
+    return function.forward(z, a, b, how, chosen)
+
+
+def conv2d_norm_relu(z, a, b, scale, residual, stride, padding, dilation, c: float, chosen: str) -> Tensor:
+    """magnitude_relu(w * z * scale + residual, c) in one pass; has no gradient."""
+    a, b = _stored(a, z), None if b is None else _stored(b, z)
+    run = backend.operators(chosen).conv2d_norm_relu_forward.default
+    return run(z, a, b, scale, residual, stride, padding, dilation, c)
 
 
 def _stored(w: Tensor, z: Tensor) -> Tensor:
@@ -55,6 +66,21 @@ class _Forward(_Own):
         if any(ctx.needs_input_grad[1:3]):
             grad_a, grad_b = _weight(grad, z, a, b, ctx.how, ctx.chosen)
         return grad_z, grad_a, grad_b, None, None
+
+
+class _WithPower(_Own):
+    @staticmethod
+    def forward(z, a, b, how, chosen):
+        return backend.operators(chosen).conv2d_power_forward.default(z, a, b, *how)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _Forward.setup_context(ctx, inputs, output[0])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        return _Forward.backward(ctx, grad)
 
 
 class _Data(_Own):

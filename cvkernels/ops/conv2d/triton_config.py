@@ -20,9 +20,11 @@ class Tile:
     K: int
     warps: int
     stages: int
+    registers: int | None = None  # most a thread may have; left to itself ptxas takes 128 or 96, and spills a few
 
     def arguments(self) -> dict:
-        return {"M": self.M, "N": self.N, "K": self.K, "num_warps": self.warps, "num_stages": self.stages}
+        sizes = {"M": self.M, "N": self.N, "K": self.K, "num_warps": self.warps, "num_stages": self.stages}
+        return sizes if self.registers is None else sizes | {"maxnreg": self.registers}
 
 
 def _within(size: int, most: int) -> int:
@@ -54,7 +56,7 @@ def tile(
         M //= 2
     most = STEP if fast and wide else STEP // 2
     K = min(_depth(source_channels, most), _within(source_channels * taps, most))
-    return Tile(M, N, K, *_running(M, N, fast))
+    return Tile(M, N, K, *_running(M, N, fast, wide and dtype.itemsize == 2))
 
 
 def weight_tile(
@@ -65,11 +67,17 @@ def weight_tile(
     most = COLUMNS if fast else COLUMNS // 2
     M, N, K = _within(channels, most), _within(inner, most), _within(positions, STEP if fast and wide else STEP // 2)
     splits = max(1, min(2 * PROGRAMS // (triton.cdiv(channels, M) * triton.cdiv(inner, N)), positions // (STEPS * K)))
-    return Tile(M, N, K, *_running(M, N, fast)), triton.cdiv(triton.cdiv(positions, splits), K) * K
+    return Tile(M, N, K, *_running(M, N, fast, wide and dtype.itemsize == 2)), triton.cdiv(
+        triton.cdiv(positions, splits), K
+    ) * K
 
 
-def _running(M: int, N: int, fast: bool) -> tuple[int, int]:
-    """Warps and stages. Without tensor cores few warps, so that each thread loads 16 bytes; and nothing to overlap."""
-    if fast:
-        return (8 if M * N >= 8192 else 4), 3
-    return max(2, min(4, M * N // 512)), 1
+def _running(M: int, N: int, fast: bool, small: bool) -> tuple[int, int, int | None]:
+    """Warps, stages, registers. Without tensor cores few warps, so that each thread loads 16 bytes, and nothing to
+    overlap. With them three blocks of four warps a multiprocessor in half precision (``small``); four-byte elements and
+    narrow loads need more.
+    """
+    if not fast:
+        return max(2, min(4, M * N // 512)), 1, None
+    warps = 8 if M * N >= 8192 else 4
+    return warps, 3, 168 if small and warps == 4 else 255
