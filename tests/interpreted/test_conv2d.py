@@ -390,3 +390,22 @@ def test_what_needs_the_layers_apart_has_them_apart():
     fused.norm_act.register_forward_hook(lambda *_: seen.append(1))
     with torch.no_grad():
         assert forced(lambda: fused(z))[1] == apart and seen
+
+
+def test_traced_whole_by_torch_compile():
+    given = torch.randn(2, 2, 2, 4, 4)
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(5)
+        layer = nn.ComplexConvBatchNormReLU2d(2, 3, 3)
+        run = torch.compile(layer, fullgraph=True, backend="aot_eager") if compiled else layer
+        z = given.clone().requires_grad_()
+        with use_backend("triton"):
+            y = run(z)
+            y.square().sum().backward()
+            layer.eval()
+            with torch.no_grad():
+                after = run(z)
+        found.append((y, z.grad, layer.conv.weight_im.grad, layer.norm_act.running_power, after))
+    for got, want in zip(*found, strict=True):
+        assert torch.equal(got, want)

@@ -45,6 +45,24 @@ class _Own(torch.autograd.Function):
         raise RuntimeError("conv2d's own kernels cannot be mapped; leave use_backend, or use 'reference'")
 
 
+# functions, not methods of one Function that another calls: torch.compile does not trace that
+def _save(ctx, inputs, output):
+    z, a, b, ctx.how, ctx.chosen = inputs
+    ctx.size, ctx.order = z.shape[3:], _order(output)
+    ctx.save_for_backward(z, a, b)
+
+
+def _gradients(ctx, grad):
+    z, a, b = ctx.saved_tensors
+    grad_z = grad_a = grad_b = None
+    grad = _ordered(grad, ctx.order)  # the gradient of z then comes in the layout of z
+    if ctx.needs_input_grad[0]:
+        grad_z = applied(_Data)(grad, a, b, ctx.size, ctx.how, ctx.chosen)
+    if any(ctx.needs_input_grad[1:3]):
+        grad_a, grad_b = _weight(grad, z, a, b, ctx.how, ctx.chosen)
+    return grad_z, grad_a, grad_b, None, None
+
+
 class _Forward(_Own):
     @staticmethod
     def forward(z, a, b, how, chosen):
@@ -52,20 +70,11 @@ class _Forward(_Own):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        z, a, b, ctx.how, ctx.chosen = inputs
-        ctx.size, ctx.order = z.shape[3:], _order(output)
-        ctx.save_for_backward(z, a, b)
+        _save(ctx, inputs, output)
 
     @staticmethod
     def backward(ctx, grad):
-        z, a, b = ctx.saved_tensors
-        grad_z = grad_a = grad_b = None
-        grad = _ordered(grad, ctx.order)  # the gradient of z then comes in the layout of z
-        if ctx.needs_input_grad[0]:
-            grad_z = applied(_Data)(grad, a, b, ctx.size, ctx.how, ctx.chosen)
-        if any(ctx.needs_input_grad[1:3]):
-            grad_a, grad_b = _weight(grad, z, a, b, ctx.how, ctx.chosen)
-        return grad_z, grad_a, grad_b, None, None
+        return _gradients(ctx, grad)
 
 
 class _WithPower(_Own):
@@ -75,12 +84,12 @@ class _WithPower(_Own):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _Forward.setup_context(ctx, inputs, output[0])
+        _save(ctx, inputs, output[0])
         ctx.mark_non_differentiable(output[1])
 
     @staticmethod
     def backward(ctx, grad, _):
-        return _Forward.backward(ctx, grad)
+        return _gradients(ctx, grad)
 
 
 class _Data(_Own):
