@@ -21,6 +21,9 @@ CALLS = {
     "magnitude_relu-channel_mean": lambda z, theta: F.magnitude_relu(z, "channel_mean"),
     "magnitude_batch_norm": lambda z, theta: F.magnitude_batch_norm(z, torch.ones(z.shape[2], device=z.device)),
     "batch_norm_relu": lambda z, theta: F.batch_norm_relu(z, torch.ones(z.shape[2], device=z.device)),
+    "real_batch_norm_relu": lambda z, theta: F.real_batch_norm_relu(
+        z.flatten(1, 2), *(torch.full((2 * z.shape[2],), value, device=z.device) for value in (0.0, 1.0))
+    ),
     "magnitude_max_pool2d": lambda z, theta: F.magnitude_max_pool2d(z, 2),
 }
 
@@ -59,6 +62,8 @@ def test_batch_statistics_beyond_32_bits():
     torch.utils.deterministic.fill_uninitialized_memory = False
     z, _ = drawn()
     power = torch.stack([sample.detach().double().square().sum(0).mean((1, 2)) for sample in z]).mean(0)
+    values = z.numel() // (2 * z.shape[2])
+    assert_close(F.magnitude_power(z.detach()) / values, power, name="magnitude_power")
     for norm in (F.magnitude_batch_norm, F.batch_norm_relu):
         running = torch.zeros(SHAPE[2], device=DEVICE)
         y = norm(z, running, training=True, momentum=1.0)
