@@ -5,7 +5,7 @@ import sys
 import torch
 
 import cvkernels.functional as F
-from cvkernels import backend, to_channels_last, use_backend
+from cvkernels import backend, nn, to_channels_last, use_backend
 from tests.close import assert_close
 
 LAYOUTS = {
@@ -30,6 +30,18 @@ def weight(z, kernel):
     return ((torch.arange(n, device=z.device) * 5 % 13 - 6) / 32).view(4, CHANNELS, *kernel).to(z.dtype.to_real())
 
 
+def conv_norm(z):
+    """A training step's output and inference's: Triton's convolution has an epilogue for each."""
+    layer = nn.ComplexConvBatchNormReLU2d(CHANNELS, 4, 3, padding=1, device=z.device, dtype=z.dtype.to_real())
+    with torch.no_grad():
+        layer.conv.weight_re.copy_(weight(z, (3, 3)))
+        layer.conv.weight_im.copy_(weight(z, (3, 3)).flip(0))
+    y = layer(z)
+    layer.eval()
+    with torch.no_grad():
+        return [y, layer(z)]
+
+
 CHANNELS = 5
 # each gives a list of outputs, for a planar or a complex z
 CALLS = {
@@ -41,6 +53,7 @@ CALLS = {
     "conv2d": lambda z: [
         F.conv2d(z, (weight(z, (3, 3)), weight(z, (3, 3)).flip(0)), padding=1),
         F.conv2d(z, weight(z, (2, 3)), (2, 1), (1, 2), (1, 2)),
+        *conv_norm(z),
     ],
     "magnitude_max_pool2d": lambda z: [
         F.magnitude_max_pool2d(z, 2),

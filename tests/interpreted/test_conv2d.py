@@ -4,10 +4,12 @@ The reference runs in float64 on the same values. Tiles are made as small as a p
 take several programs, several steps of the inner axis and several shares of the weight's gradient.
 """
 
+import contextlib
 import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import cvkernels.functional as F
 from cvkernels import nn, to_channels_last, use_backend
@@ -285,16 +287,25 @@ def test_groups_are_torchs():
     assert launches == [] and torch.equal(y, F.conv2d(z, w, groups=2))
 
 
+class NoConvolution(TorchDispatchMode):
+    """Fails for torch's own."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert "convolution" not in func.name(), func.name()
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("weights", ["complex", "real"])
-def test_a_module_trains(weights):
+def test_a_network_trains_without_torchs_convolution(weights):
     """Two layers, one step of SGD: parameters as torch's convolution leaves them."""
     z, left = torch.randn(2, 2, 2, 6, 6), []
     for backend in ("triton", "reference"):
         torch.manual_seed(3)
         net = torch.nn.Sequential(
-            nn.ComplexConv2d(2, 5, 3, padding=1, weights=weights), nn.ComplexConv2d(5, 3, 3, 2, weights=weights)
+            nn.ComplexConvBatchNormReLU2d(2, 5, 3, padding=1, weights=weights),
+            nn.ComplexConv2d(5, 3, 3, 2, weights=weights),
         )
-        with use_backend(backend):
+        with use_backend(backend), NoConvolution() if backend == "triton" else contextlib.nullcontext():
             net(z).square().mean().backward()
         torch.optim.SGD(net.parameters(), 0.1).step()
         left.append(list(net.parameters()))
