@@ -133,7 +133,7 @@ def extensions():
     if cuda:
         make = cpp_extension.CUDAExtension
         sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cuda").glob("*.cu"))
-        compile_args["nvcc"] = ["-O3", "-Xptxas=-v"]
+        compile_args["nvcc"] = ["-O3", "-Xptxas=-v", "-Xcompiler=-fvisibility=hidden"]
     headers = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.h"))
     operators = make(
         "cvkernels._C",

@@ -42,6 +42,14 @@ def conv_norm(z):
         return [y, layer(z)]
 
 
+def parts(z):
+    """Two real features, channels-last where a planar ``z`` is: its real part is then every other run of channels."""
+    re, im = (z.real, z.imag) if z.is_complex() else z.unbind(1)
+    last = not z.is_complex() and z.stride(2) == 1
+    form = torch.channels_last if last else torch.contiguous_format
+    return re.contiguous(memory_format=form), im.contiguous(memory_format=form)
+
+
 CHANNELS = 5
 # each gives a list of outputs, for a planar or a complex z
 CALLS = {
@@ -59,11 +67,19 @@ CALLS = {
         F.magnitude_max_pool2d(z, 2),
         F.magnitude_max_pool2d(z, (3, 2), 2, 1, (2, 1), ceil_mode=True),
     ],
-    "magnitude_relu": lambda z: [F.magnitude_relu(z), F.magnitude_relu(z, "channel_mean")],
-    "magnitude_batch_norm": lambda z: [F.magnitude_batch_norm(z, ones(z), training=True)],
-    "rotate": lambda z: [F.rotate(*(z.real, z.imag) if z.is_complex() else z.unbind(1), angles(z))],
+    "magnitude_relu": lambda z: [F.magnitude_relu(z, c) for c in (1.0, "channel_mean", "batch_channel_mean", "mean")],
+    "magnitude_batch_norm": lambda z: [
+        F.magnitude_batch_norm(z, ones(z), training=True),
+        F.magnitude_batch_norm(z, ones(z), ones(z).to(z.dtype.to_real())),
+    ],
+    "magnitude_power": lambda z: [F.magnitude_power(z)],
+    "real_batch_norm_relu": lambda z: [
+        F.real_batch_norm_relu(parts(z)[0], ones(z), ones(z), ones(z), ones(z), parts(z)[1], training=True),
+        F.real_batch_norm_relu(parts(z)[0], ones(z), ones(z)),
+    ],
+    "rotate": lambda z: [F.rotate(*parts(z), angles(z))],
     "rotate_phase": lambda z: [F.rotate_phase(z, angles(z))],
-    "unrotate": lambda z: [F.unrotate(z, angles(z))],
+    "unrotate": lambda z: [F.unrotate(z, angles(z)), F.unrotate(z, torch.stack((angles(z), -angles(z)), 1))],
 }
 
 

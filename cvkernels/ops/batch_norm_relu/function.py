@@ -6,9 +6,15 @@ from torch import Tensor
 from ... import backend, check
 from ...planar import dense, enter, leave, like
 from ..common.autograd import applied, once, tracked
+from ..common.power import readable
 from .reference import batch_norm_relu as reference
 
-OP = backend.op("batch_norm_relu", cpu=backend.FLOATS, triton=(torch.float32, torch.float16, torch.bfloat16))
+OP = backend.op(
+    "batch_norm_relu",
+    cpu=backend.FLOATS,
+    cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+    triton=(torch.float32, torch.float16, torch.bfloat16),
+)
 
 
 def batch_norm_relu(
@@ -49,7 +55,7 @@ def batch_norm_relu(
     batches, training, momentum, eps = check.batch_norm(z, running_power, weight, training, momentum, eps)
     settings = (batches, training, momentum, eps, float(c))
     chosen = backend.choose(OP, z)
-    if chosen == "reference" or weight is not None and weight.dtype != z.dtype:
+    if chosen == "reference" or not readable(weight, z):
         return leave(reference(z, running_power, weight, residual, *settings), was_complex)
     z = dense(z)
     if residual is not None:
@@ -106,9 +112,9 @@ if backend.compiled:
 
     @torch.library.register_fake("cvkernels::batch_norm_relu_forward")
     def _(z, running_power, weight, residual, batches, training, momentum, eps, c):
-        return torch.empty_like(z), z.new_empty(z.shape[2])
+        return torch.empty_like(z), z.new_empty(z.shape[2], dtype=torch.promote_types(z.dtype, torch.float32))
 
     @torch.library.register_fake("cvkernels::batch_norm_relu_backward")
     def _(grad, out, z, weight, residual, rstd, training, c):
         grad_residual = grad.new_empty(0) if residual is None else torch.empty_like(out)
-        return torch.empty_like(out), grad_residual, grad.new_empty(0 if weight is None else out.shape[2])
+        return torch.empty_like(out), grad_residual, grad.new_empty(0) if weight is None else torch.empty_like(weight)

@@ -27,3 +27,8 @@ def scale(z, running_power, weight, batches, training, momentum, eps) -> Tensor:
         mean = running_power.to(torch.promote_types(z.dtype, torch.float32))
     rstd = (mean + eps).rsqrt()
     return rstd if weight is None else rstd * weight.to(rstd.dtype)
+
+
+def readable(weight: Tensor | None, z: Tensor) -> bool:
+    """Kernels read a scale in the features' dtype, or in float32 beside features in half precision."""
+    return weight is None or weight.dtype in (z.dtype, torch.promote_types(z.dtype, torch.float32))

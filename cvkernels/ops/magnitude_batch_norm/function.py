@@ -6,9 +6,14 @@ from torch import Tensor
 from ... import backend, check
 from ...planar import dense, enter, leave, like
 from ..common.autograd import applied, once, tracked
+from ..common.power import readable
 from .reference import magnitude_batch_norm as reference
 
-OP = backend.op("magnitude_batch_norm", cpu=backend.FLOATS)
+OP = backend.op(
+    "magnitude_batch_norm",
+    cpu=backend.FLOATS,
+    cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+)
 
 
 def magnitude_batch_norm(
@@ -38,7 +43,7 @@ def magnitude_batch_norm(
     z, was_complex = enter(z)
     settings = check.batch_norm(z, running_power, weight, training, momentum, eps)
     chosen = backend.choose(OP, z)
-    if chosen == "reference" or weight is not None and weight.dtype != z.dtype:
+    if chosen == "reference" or not readable(weight, z):
         return leave(reference(z, running_power, weight, *settings), was_complex)
     z = dense(z)
     # The operator writes the running power, so it is called here and not inside the Function: traced there, its write
@@ -81,8 +86,8 @@ if backend.compiled:
 
     @torch.library.register_fake("cvkernels::magnitude_batch_norm_forward")
     def _(z, running_power, weight, batches, training, momentum, eps):
-        return torch.empty_like(z), z.new_empty(z.shape[2])
+        return torch.empty_like(z), z.new_empty(z.shape[2], dtype=torch.promote_types(z.dtype, torch.float32))
 
     @torch.library.register_fake("cvkernels::magnitude_batch_norm_backward")
     def _(grad, z, weight, rstd, training):
-        return torch.empty_like(z), z.new_empty(0 if weight is None else z.shape[2])
+        return torch.empty_like(z), z.new_empty(0) if weight is None else torch.empty_like(weight)

@@ -9,7 +9,11 @@ from ..common.autograd import applied, once, tracked
 from .reference import magnitude_max_pool2d as reference
 from .reference import output_size
 
-OP = backend.op("magnitude_max_pool2d", cpu=backend.FLOATS, cuda=backend.FLOATS)
+OP = backend.op(
+    "magnitude_max_pool2d",
+    cpu=backend.FLOATS,
+    cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+)
 NOTHING = 255  # the index byte of a window of padding only
 
 

@@ -8,7 +8,10 @@ from ...planar import dense, enter
 from ..common.autograd import applied, tracked
 from .reference import magnitude_power as reference
 
-OP = backend.op("magnitude_power")
+OP = backend.op(
+    "magnitude_power",
+    cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+)
 
 
 def magnitude_power(z: Tensor) -> Tensor:

@@ -9,7 +9,11 @@ from ..common.autograd import applied, once, tracked
 from .reference import REDUCTIONS
 from .reference import magnitude_relu as reference
 
-OP = backend.op("magnitude_relu", cpu=backend.FLOATS)
+OP = backend.op(
+    "magnitude_relu",
+    cpu=backend.FLOATS,
+    cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+)
 
 
 def magnitude_relu(z: Tensor, c: float | str = 1.0, detach_modulus: bool = False) -> Tensor:
@@ -74,7 +78,8 @@ if backend.compiled:
 
     @torch.library.register_fake("cvkernels::magnitude_relu_forward")
     def _(z, c, reduce):
-        return torch.empty_like(z), z.new_empty({0: 0, 1: z.shape[0] * z.shape[2], 2: z.shape[2], 3: 1}[reduce])
+        means = {0: 0, 1: z.shape[0] * z.shape[2], 2: z.shape[2], 3: 1}[reduce]
+        return torch.empty_like(z), z.new_empty(means, dtype=torch.promote_types(z.dtype, torch.float32))
 
     @torch.library.register_fake("cvkernels::magnitude_relu_backward")
     def _(grad, z, mean, c, reduce, detach_modulus):

@@ -8,7 +8,10 @@ from ...planar import like
 from ..common.autograd import applied, once, tracked
 from .reference import real_batch_norm_relu as reference
 
-OP = backend.op("real_batch_norm_relu")
+OP = backend.op(
+    "real_batch_norm_relu",
+    cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+)
 
 
 def real_batch_norm_relu(

@@ -8,7 +8,11 @@ from ...planar import is_channels_last, like
 from ..common.autograd import applied, tracked, wanted
 from .reference import rotate as reference
 
-OP = backend.op("rotate", cpu=backend.FLOATS)
+OP = backend.op(
+    "rotate",
+    cpu=backend.FLOATS,
+    cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+)
 
 
 def rotate(a: Tensor, b: Tensor, theta: Tensor) -> Tensor:

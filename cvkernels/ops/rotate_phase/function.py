@@ -8,7 +8,11 @@ from ...planar import dense, enter, leave, like
 from ..common.autograd import applied, tracked, wanted
 from .reference import rotate_phase as reference
 
-OP = backend.op("rotate_phase", cpu=backend.FLOATS)
+OP = backend.op(
+    "rotate_phase",
+    cpu=backend.FLOATS,
+    cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+)
 
 
 def rotate_phase(z: Tensor, theta: Tensor) -> Tensor:

@@ -8,7 +8,11 @@ from ...planar import dense, enter, is_channels_last
 from ..common.autograd import applied, tracked, wanted
 from .reference import unrotate as reference
 
-OP = backend.op("unrotate", cpu=backend.FLOATS)
+OP = backend.op(
+    "unrotate",
+    cpu=backend.FLOATS,
+    cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+)
 
 
 def unrotate(h: Tensor, theta: Tensor) -> Tensor:
