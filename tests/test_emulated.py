@@ -18,7 +18,7 @@ ELSEWHERE = (
 )  # fmt: skip
 OPS = (
     "batch_norm_relu", "magnitude_batch_norm", "magnitude_max_pool2d", "magnitude_power", "magnitude_relu",
-    "real_batch_norm_relu", "rotate", "rotate_phase", "unrotate",
+    "pack_weights", "real_batch_norm_relu", "rotate", "rotate_phase", "unrotate",
 )  # fmt: skip
 
 

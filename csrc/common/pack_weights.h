@@ -16,7 +16,7 @@ CVK_INLINE int64_t pack_aligned(int64_t elements) { return (elements + PACK_ALIG
 struct PackedLayer {
   int64_t o, i, k;      // output and input channels of A, elements of a kernel window
   int64_t block, pair;  // where its block weight starts; where the gradient of A does, B's follows aligned
-  int64_t size() const { return o * i * k; }
+  CVK_INLINE int64_t size() const { return o * i * k; }
 };
 
 struct PackedLayers {

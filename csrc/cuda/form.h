@@ -40,9 +40,16 @@ CVK_INLINE void load_pack(const T* p, T (&x)[kPack<T>]) {
 
 template <class T>
 CVK_INLINE void store_pack(T* p, const T (&x)[kPack<T>]) {
-  uint4 raw;
-  memcpy(&raw, x, 16);
-  *reinterpret_cast<uint4*>(p) = raw;
+  uint32_t word[4];
+  memcpy(word, x, 16);
+#if defined(__CUDA_ARCH__)
+  // said aloud: from a uint4 the compiler makes four or eight stores
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(word[0]), "r"(word[1]), "r"(word[2]),
+               "r"(word[3])
+               : "memory");
+#else
+  memcpy(__builtin_assume_aligned(p, 16), word, 16);
+#endif
 }
 
 template <int V, class T>
@@ -158,10 +165,10 @@ inline bool aligned(std::initializer_list<const void*> pointers) {
   return true;
 }
 
-// f(T{}) for the dtype of t.
+// f(T{}) for a dtype.
 template <class F>
-void with_dtype(const Tensor& t, const char* op, F f) {
-  switch (t.scalar_type()) {
+void with_dtype(ScalarType dtype, const char* op, F f) {
+  switch (dtype) {
     case ScalarType::Float:
       return f(float{});
     case ScalarType::Double:
@@ -171,8 +178,13 @@ void with_dtype(const Tensor& t, const char* op, F f) {
     case ScalarType::BFloat16:
       return f(torch::headeronly::BFloat16{});
     default:
-      STD_TORCH_CHECK(false, op, " has no CUDA kernel for ", torch::headeronly::toString(t.scalar_type()));
+      STD_TORCH_CHECK(false, op, " has no CUDA kernel for ", torch::headeronly::toString(dtype));
   }
+}
+
+template <class F>
+void with_dtype(const Tensor& t, const char* op, F f) {
+  with_dtype(t.scalar_type(), op, f);
 }
 
 }  // namespace cvk

@@ -25,6 +25,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 // one block runs at a time, so its shared memory is static; it starts as NaN
 #define CVK_SHARED(type, name, count) \
   static type name[count];            \

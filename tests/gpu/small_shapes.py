@@ -73,6 +73,9 @@ CALLS = {
         F.magnitude_batch_norm(z, ones(z), ones(z).to(z.dtype.to_real())),
     ],
     "magnitude_power": lambda z: [F.magnitude_power(z)],
+    "pack_weights": lambda z: [
+        block for last in (False, True) for block in F.pack_weights([parts(z)] * 2, channels_last=last)
+    ],
     "real_batch_norm_relu": lambda z: [
         F.real_batch_norm_relu(parts(z)[0], ones(z), ones(z), ones(z), ones(z), parts(z)[1], training=True),
         F.real_batch_norm_relu(parts(z)[0], ones(z), ones(z)),

@@ -10,7 +10,11 @@ from .reference import pack_weights as reference
 
 HALVES = (torch.bfloat16, torch.float16)
 
-OP = backend.op("pack_weights", cpu=(*backend.FLOATS, torch.bfloat16, torch.float16))
+OP = backend.op(
+    "pack_weights",
+    cpu=(*backend.FLOATS, torch.bfloat16, torch.float16),
+    cuda=(*backend.FLOATS, torch.bfloat16, torch.float16),
+)
 
 
 def pack_weights(weights, dtype: torch.dtype | None = None, channels_last: bool = False) -> tuple[Tensor, ...]:
