@@ -133,8 +133,10 @@ def watch():
 def rounding_bfloat16():
     """float32 to bfloat16 rounded to nearest even, as every GPU does it: the interpreter cuts the low bits off. And
     negatives and products of bfloat16, where the interpreter takes the bits for integers."""
-    cast, dot, negate = BUILDER.cast_impl, BUILDER.create_dot, BUILDER.create_fneg
     f32, bf16 = interpreter.tl.float32, interpreter.tl.bfloat16
+    # Triton 3.6 writes -x as 0 - x
+    negation = "create_fneg" if hasattr(BUILDER, "create_fneg") else "create_fsub"
+    cast, dot, negate = BUILDER.cast_impl, BUILDER.create_dot, getattr(BUILDER, negation)
 
     def rounded(self, src, dst_type):
         if src.dtype.scalar != f32 or dst_type.scalar != bf16:
@@ -146,13 +148,15 @@ def rounding_bfloat16():
         a, b = (cast(self, x, f32) if x.dtype.scalar == bf16 else x for x in (a, b))
         return dot(self, a, b, *rest)
 
-    def negative(self, x):
-        if x.dtype.scalar != bf16:
-            return negate(self, x)
-        return interpreter.TensorHandle(x.data ^ np.uint16(0x8000), bf16)
+    def negative(self, *xs):
+        if xs[0].dtype.scalar != bf16:
+            return negate(self, *xs)
+        return rounded(self, negate(self, *(cast(self, x, f32) for x in xs)), bf16)
 
-    BUILDER.cast_impl, BUILDER.create_dot, BUILDER.create_fneg = rounded, product, negative
+    BUILDER.cast_impl, BUILDER.create_dot = rounded, product
+    setattr(BUILDER, negation, negative)
     try:
         yield
     finally:
-        BUILDER.cast_impl, BUILDER.create_dot, BUILDER.create_fneg = cast, dot, negate
+        BUILDER.cast_impl, BUILDER.create_dot = cast, dot
+        setattr(BUILDER, negation, negate)
