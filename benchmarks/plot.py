@@ -59,9 +59,10 @@ def figure(table: list[Row]):
         axis.set_visible(False)
     first = table[0]
     setting = f"{first.device}, {first.threads} threads" if "AVX" in first.device else first.device
+    commits = {row.commit for row in table}
     drawing.suptitle(
         f"Times as fast as naive two-tensor eager code ({first.dtype}, {setting}, torch {first.torch}, "
-        f"allocator {first.allocator}, commit {first.commit})",
+        f"allocator {first.allocator}, {f'commit {first.commit}' if len(commits) == 1 else 'rows of several commits'})",
         fontsize=12,
     )
     drawing.legend(handles=_legend(), loc="outside lower center", ncols=4, frameon=False, fontsize=10)
@@ -89,6 +90,8 @@ def _panel(axis, op: str, shapes: dict) -> None:
                 va="bottom" if up >= 1 else "top",
                 xytext=(0, 2 if up >= 1 else -2),
                 textcoords="offset points",
+                zorder=4,  # over the marks
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.4},
             )
             for name, (mark, ink, _) in MARKS.items():
                 if name in ups:

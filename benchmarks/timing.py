@@ -46,14 +46,16 @@ def interleaved(
         repeats = {name: max(1, math.ceil(SAMPLE_MS / ms)) for name, ms in once.items()}
         far = min(RIVAL_LONG_MS, FAR * once.get("ours", math.inf))
         coarse = {name for name, ms in once.items() if ms > (LONG_MS if is_main(name) else far)}
-        cost = sum(ms * (repeats[name] + UNTIMED) for name, ms in once.items() if name not in coarse)
+        # one call of this length is enough to leave its own traces in the caches
+        untimed = {name: UNTIMED if ms < RIVAL_LONG_MS else 1 for name, ms in once.items()}
+        cost = sum(ms * (repeats[name] + untimed[name]) for name, ms in once.items() if name not in coarse)
         rounds = min(ROUNDS[1], max(ROUNDS[0], int(seconds * 1e3 / cost))) if cost else COARSE_ROUNDS
         for i in range(rounds):
             for name in list(candidates)[:: 1 if i % 2 else -1]:
                 if name in coarse and i >= COARSE_ROUNDS:
                     continue
                 if name not in coarse:
-                    sample(candidates[name], UNTIMED, device, clock)
+                    sample(candidates[name], untimed[name], device, clock)
                 samples[name].append(sample(candidates[name], repeats[name], device, clock))
     return samples
 
