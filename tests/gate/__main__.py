@@ -62,6 +62,9 @@ def check_cuda(tally: Tally) -> None:
         if not cuda_half.knows(compiler, arch):
             print(f"this nvcc does not build for sm_{arch}: not checked")
             tally.unchecked.append(f"sm_{arch}")
+    if cuda_half.disassembler(compiler) is None:
+        print("no nvdisasm, in the toolkit or with Triton: how wide the CUDA kernels' loads are is not checked")
+        tally.unchecked.append("no nvdisasm")
     print(f"\n{cuda_half.HEADING}", flush=True)
     work = [(s, a) for s in cuda_half.SOURCES for a in ARCHS if f"sm_{a}" not in tally.unchecked]
     with ThreadPoolExecutor(JOBS) as pool:

@@ -26,6 +26,35 @@ def test_the_report_of_ptxas():
     assert cuda_half.parse("nvcc fatal: nothing") == []
 
 
+SASS = """
+\t.section\t.text.{first},"ax",@progbits
+.text.{first}:
+        /*0010*/  LDG.E.128.CONSTANT R4, [R2.64] ;
+        /*0020*/  LDG.E R8, [R2.64] ;
+        /*0030*/  STG.E.128 [R2.64], R4 ;
+.text.{second}:
+        /*0010*/  LDG.E.128 R4, [R2.64] ;
+"""
+
+
+def named(kernel, form="NS_4FormIfLi4ELb0EEE"):
+    return f"_ZN3cvk21_GLOBAL__N__78a73e9b_{len(kernel)}{kernel}I{form}EvPKNT_4typeE"
+
+
+def test_wide_loads_and_stores():
+    first, second = named("unrotate_forward_kernel"), named("rotate_forward_kernel")
+    assert cuda_half.wide(SASS.format(first=first, second=second)) == {first: (1, 1), second: (1, 0)}
+    kernel = cuda_half.Kernel(first, wide=(1, 1))
+    assert kernel.wrong() == ["1 wide loads < 2"]
+    assert cuda_half.Kernel(first, wide=(2, 1)).wrong() == []
+    one_by_one = named("unrotate_forward_kernel", "NS_4FormIfLi1ELb0EEE")
+    assert cuda_half.Kernel(one_by_one, wide=(0, 0)).wrong() == []
+    half = named("rotate_forward_kernel", "NS_4FormIN3c104HalfELi8ELb0EEE")
+    assert cuda_half.Kernel(half, wide=(2, 0)).wrong() == ["0 wide stores < 2"]
+    unknown = cuda_half.Kernel(named("new_kernel"), wide=(9, 9))
+    assert unknown.wrong() == ["new reads packs and is not in STREAMS of tests/gate/cuda_half.py"]
+
+
 def test_the_release_list_is_setups():
     assert ARCHS == (75, 80, 86, 89, 90, 100, 120)
 
