@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 from . import functional, nn
 from .backend import use_backend
-from .ops.conv2d.forms import use_conv_form
+from .ops.common.forms import use_conv_form
 from .planar import to_channels_last, to_complex, to_planar
 
 __all__ = [

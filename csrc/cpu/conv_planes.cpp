@@ -5,15 +5,24 @@
 #include <type_traits>
 
 #include "../common/shape.h"
+#include "lanes.h"
 #include "simd.h"
 #include "stored.h"
-#include "turn_over.h"
+
+// A SIMD clone whose loop body is a call of a lambda that was compiled without it is no SIMD clone.
+#if defined(__GNUC__) || defined(__clang__)
+#define CVK_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define CVK_INLINE_LAMBDA
+#endif
 
 namespace cvk {
 namespace {
 
 constexpr const char* NAME = "conv_planes";
 constexpr int64_t SPAN = 64;  // positions of a task: with 256 channels its rows still fit the second-level cache
+
+constexpr int64_t TILE = 16;  // positions of one round: a line of the cache of float32, used up before it is lost
 
 enum Form : int64_t { PARTS = 0, SUM = 1, DIFFERENCE = 2, BLOCK = 3 };
 
@@ -63,66 +72,98 @@ CVK_INLINE void join_row(const Rows<const T>& in, T* re, T* im, int64_t count) {
   }
 }
 
-// Positions [begin, end) of one sample; z contiguous: channels are rows of v.s positions.
+// Whether this form of this type is moved in vectors of LanesOf: sums of half precision go through float32.
 template <class T, int64_t FORM>
-CVK_CLONES void split_span(const T* re, const T* im, Rows<T> out, int64_t channels, int64_t positions, int64_t begin,
-                           int64_t end) {
-  alignas(64) T x[TILE * TILE], y[TILE * TILE];
-  for (int64_t c = 0; c < channels; c += TILE) {
-    const int64_t wide = std::min(TILE, channels - c);
-    for (int64_t s = begin; s < end; s += TILE) {
-      const int64_t high = std::min(TILE, end - s), at = c * positions + s;
-      if (wide == TILE && high == TILE) {
-        read_turned(re + at, positions, x);
-        read_turned(im + at, positions, y);
-      } else {
-        for (int64_t j = 0; j < high; ++j) {
-          for (int64_t i = 0; i < wide; ++i) {
-            x[j * TILE + i] = re[at + i * positions + j];
-            y[j * TILE + i] = im[at + i * positions + j];
-          }
-        }
-      }
-      for (int64_t j = 0; j < high; ++j) {
-        const Rows<T> to = out.from(s + j, c);
-        if (wide == TILE) {
-          split_row<T, FORM>(x + j * TILE, y + j * TILE, to, TILE);
-        } else {
-          split_row<T, FORM>(x + j * TILE, y + j * TILE, to, wide);
-        }
-      }
+constexpr bool in_lanes = LanesOf<sizeof(T)>::count > 1 && (sizeof(T) > 2 || FORM == PARTS || FORM == BLOCK);
+
+// A square of channels and positions, from rows of positions to rows of channels.
+template <class T, int64_t FORM>
+CVK_INLINE void split_square(const T* re, const T* im, const Rows<T>& to, int64_t positions) {
+  using L = LanesOf<sizeof(T)>;
+  typename L::vector x[L::count], y[L::count];
+  for (int k = 0; k < L::count; ++k) x[k] = load<L>(re + k * positions), y[k] = load<L>(im + k * positions);
+  turn_over<L>(x);
+  turn_over<L>(y);
+  for (int k = 0; k < L::count; ++k) {
+    const int64_t at = k * to.step;
+    if constexpr (FORM == PARTS || FORM == BLOCK) {
+      store<L>(to.first[0] + at, x[k]);
+      store<L>(to.first[1] + at, y[k]);
+    } else {
+      store<L>(to.first[0] + at, FORM == SUM ? x[k] : x[k] - y[k]);
+      store<L>(to.first[1] + at, FORM == SUM ? y[k] : -x[k] - y[k]);
+      store<L>(to.first[2] + at, FORM == SUM ? x[k] + y[k] : y[k]);
     }
   }
 }
 
 template <class T, int64_t FORM>
-CVK_CLONES void join_span(Rows<const T> in, T* re, T* im, int64_t channels, int64_t positions, int64_t begin,
-                          int64_t end) {
-  alignas(64) T x[TILE * TILE], y[TILE * TILE];
-  for (int64_t c = 0; c < channels; c += TILE) {
-    const int64_t wide = std::min(TILE, channels - c);
-    for (int64_t s = begin; s < end; s += TILE) {
-      const int64_t high = std::min(TILE, end - s), at = c * positions + s;
-      for (int64_t j = 0; j < high; ++j) {
-        const Rows<const T> from = in.from(s + j, c);
-        if (wide == TILE) {
-          join_row<T, FORM>(from, x + j * TILE, y + j * TILE, TILE);
-        } else {
-          join_row<T, FORM>(from, x + j * TILE, y + j * TILE, wide);
-        }
-      }
-      for (T* part : {re, im}) {
-        const T* rows = part == re ? x : y;
-        if (wide == TILE && high == TILE) {
-          write_turned(rows, part + at, positions);
-        } else {
-          for (int64_t i = 0; i < wide; ++i) {
-            for (int64_t j = 0; j < high; ++j) part[at + i * positions + j] = rows[j * TILE + i];
-          }
-        }
-      }
+CVK_INLINE void join_square(const Rows<const T>& from, T* re, T* im, int64_t positions) {
+  using L = LanesOf<sizeof(T)>;
+  typename L::vector x[L::count], y[L::count];
+  for (int k = 0; k < L::count; ++k) {
+    const int64_t at = k * from.step;
+    const auto p = load<L>(from.first[0] + at), q = load<L>(from.first[1] + at);
+    if constexpr (FORM == PARTS || FORM == BLOCK) {
+      x[k] = p, y[k] = q;
+    } else {
+      const auto r = load<L>(from.first[2] + at);
+      x[k] = FORM == SUM ? p + r : p - q;
+      y[k] = FORM == SUM ? q + r : r - p - q;
     }
   }
+  turn_over<L>(x);
+  turn_over<L>(y);
+  for (int k = 0; k < L::count; ++k) store<L>(re + k * positions, x[k]), store<L>(im + k * positions, y[k]);
+}
+
+// f(channel, position, 0) for squares that fit into positions [begin, end), and f(channel, position, 1) for what is
+// left, an element at a time. A few channels through a whole line of positions: rows of a power of two of bytes share
+// their place in the cache, and with more of them open a line was gone before it was used up.
+template <int64_t SIDE, class F>
+CVK_INLINE void for_squares(int64_t channels, int64_t begin, int64_t end, const F& f) {
+  const int64_t whole = SIDE > 1 ? channels / SIDE * SIDE : 0;
+  for (int64_t s = begin; s < end; s += TILE) {
+    const int64_t stop = std::min(end, s + TILE), full = SIDE > 1 ? s + (stop - s) / SIDE * SIDE : s;
+    for (int64_t c = 0; c < whole; c += SIDE) {
+      for (int64_t j = s; j < full; j += SIDE) f(c, j, std::false_type{});
+      for (int64_t j = full; j < stop; ++j) {
+        for (int64_t i = c; i < c + SIDE; ++i) f(i, j, std::true_type{});
+      }
+    }
+    for (int64_t c = whole; c < channels; ++c) {
+      for (int64_t j = s; j < stop; ++j) f(c, j, std::true_type{});
+    }
+  }
+}
+
+// Positions [begin, end) of one sample; z contiguous: channels are rows of positions.
+template <class T, int64_t FORM>
+CVK_CLONES void split_span(const T* re, const T* im, Rows<T> out, int64_t channels, int64_t positions, int64_t begin,
+                           int64_t end) {
+  constexpr int64_t SIDE = in_lanes<T, FORM> ? LanesOf<sizeof(T)>::count : 1;
+  for_squares<SIDE>(channels, begin, end, [&](int64_t c, int64_t s, auto single) CVK_INLINE_LAMBDA {
+    const int64_t at = c * positions + s;
+    if constexpr (single()) {
+      split_row<T, FORM>(re + at, im + at, out.from(s, c), 1);
+    } else if constexpr (SIDE > 1) {
+      split_square<T, FORM>(re + at, im + at, out.from(s, c), positions);
+    }
+  });
+}
+
+template <class T, int64_t FORM>
+CVK_CLONES void join_span(Rows<const T> in, T* re, T* im, int64_t channels, int64_t positions, int64_t begin,
+                          int64_t end) {
+  constexpr int64_t SIDE = in_lanes<T, FORM> ? LanesOf<sizeof(T)>::count : 1;
+  for_squares<SIDE>(channels, begin, end, [&](int64_t c, int64_t s, auto single) CVK_INLINE_LAMBDA {
+    const int64_t at = c * positions + s;
+    if constexpr (single()) {
+      join_row<T, FORM>(in.from(s, c), re + at, im + at, 1);
+    } else if constexpr (SIDE > 1) {
+      join_square<T, FORM>(in.from(s, c), re + at, im + at, positions);
+    }
+  });
 }
 
 // z channels-last: rows of channels on both sides.

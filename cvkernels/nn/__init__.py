@@ -15,6 +15,7 @@ from .norm import (
     MagnitudeBatchNormReLU2d,
     convert_sync_batch_norm,
 )
+from .packing import pack_weights
 from .pooling import ComplexAdaptiveAvgPool2d, ComplexAvgPool2d, MagnitudeMaxPool2d
 from .rotation import PhaseRotation
 from .validate import Finding, Findings, validate
@@ -40,5 +41,6 @@ __all__ = [
     "convert",
     "convert_sync_batch_norm",
     "init",
+    "pack_weights",
     "validate",
 ]

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from .. import check
 from .. import functional as F
+from ..ops.common.autocast import matched
 from ..ops.common.power import update
 from . import processes
 from .activation import modulus
@@ -195,6 +196,7 @@ class MagnitudeBatchNormReLU2d(_MagnitudeBatchNorm):
         if not isinstance(self.c, str):
             return F.batch_norm_relu(z, residual=residual, c=self.c, power_sums=power_sums, **self._settings(z))
         if residual is not None:
+            residual = matched(residual, z)
             check.same(residual, "residual", z, "z")
         y = F.magnitude_batch_norm(z, **self._settings(z))
         return F.magnitude_relu(y if residual is None else y + residual, self.c)

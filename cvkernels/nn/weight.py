@@ -2,8 +2,10 @@
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .. import check
+from ..ops.common.weight import Packed
 from . import init
 
 WEIGHTS = ("complex", "real")
@@ -15,6 +17,7 @@ class ComplexWeight(nn.Module):
     weight: Tensor
     weight_re: Tensor
     weight_im: Tensor
+    _pack: "Pack | None" = None
 
     def __init__(self, shape: tuple[int, ...], bias: bool, weights: str, device, dtype):
         super().__init__()
@@ -29,11 +32,58 @@ class ComplexWeight(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the weight anew: see `cvkernels.nn.init.default_`."""
-        init.default_(self.kernel())
+        init.default_((self.weight_re, self.weight_im) if self.weights == "complex" else self.weight)
 
-    def kernel(self) -> Tensor | tuple[Tensor, Tensor]:
-        """The weight as the functions take it: the pair (real, imaginary), or the one real tensor."""
-        return (self.weight_re, self.weight_im) if self.weights == "complex" else self.weight
+    def kernel(self) -> Tensor | tuple[Tensor, Tensor] | Packed:
+        """The weight as the functions take it: the pair (real, imaginary), or the one real tensor. Beside the pair the
+        block weight that `pack_weights` has made of it, while that holds.
+        """
+        if self.weights != "complex":
+            return self.weight
+        pair = self.weight_re, self.weight_im
+        if self._pack is None or torch.compiler.is_compiling() or not self._pack.holds(*pair):
+            return pair
+        return Packed(*pair, self._pack.block)
+
+    def __getstate__(self):
+        return {**self.__dict__, "_pack": None}  # made of this layer's parameters, not of a copy's
+
+
+_steps = -1
+
+
+def _stepped(*_) -> None:
+    global _steps
+    _steps += 1
+
+
+class Pack:
+    """A block weight and what it was made of: nothing else may be computed with it.
+
+    torch's fused optimisers change a parameter and not its version (2.14), so a step of any optimiser ends every pack.
+    """
+
+    def __init__(self, block: Tensor, re: Tensor, im: Tensor):
+        if _steps < 0:
+            _stepped()
+            register_optimizer_step_post_hook(_stepped)
+        self.block, self._at_step = block, _steps
+        # aliases: while they live no other tensor can have this address
+        self._made_of = tuple((w.detach(), w._version) for w in (re, im))
+
+    def holds(self, re: Tensor, im: Tensor) -> bool:
+        """Whether these are the parameters it was made of, unchanged, and gradients reach them where they should."""
+        wanted = torch.is_grad_enabled() and (re.requires_grad or im.requires_grad)
+        return (
+            self._at_step == _steps
+            and (not wanted or self.block.requires_grad)
+            and all(
+                w._version == version
+                and w.data_ptr() == was.data_ptr()
+                and (w.dtype, w.device) == (was.dtype, was.device)
+                for w, (was, version) in zip((re, im), self._made_of, strict=True)
+            )
+        )
 
 
 def refuse_bias(bias) -> None:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, leave, like
+from ..common.autocast import matched
 from ..common.autograd import applied, once, tracked
 from ..common.power import readable
 from .reference import batch_norm_relu as reference
@@ -35,7 +36,8 @@ def batch_norm_relu(
 
     Args:
         z: features, planar ``[N, 2, C, *]`` or complex ``[N, C, *]``, any strides.
-        residual: added before the ReLU; shape, dtype and device of ``z``, or None.
+        residual: added before the ReLU; shape, dtype and device of ``z``, or None. Autocast rounds a float32 one to the
+            half precision that a convolution has left ``z`` in.
         c: modulus from which a feature passes unchanged; > 0.
         running_power, weight, training, momentum, eps: as in `magnitude_batch_norm`.
         power_sums: the sums of |z|^2 per channel ``[C]``, float32, where what made ``z`` has them; a training step
@@ -50,6 +52,7 @@ def batch_norm_relu(
         residual, residual_complex = enter(residual, "residual")
         if residual_complex != was_complex:
             raise TypeError("`residual` must be planar or complex as `z` is; convert it with to_planar or to_complex")
+        residual = matched(residual, z)
         check.same(residual, "residual", z, "z")
     check.threshold(c)
     batches, training, momentum, eps = check.batch_norm(z, running_power, weight, training, momentum, eps)

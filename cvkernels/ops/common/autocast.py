@@ -16,3 +16,10 @@ def lowered(z: Tensor, was_complex: bool) -> Tensor:
     if was_complex or z.dtype == torch.float64 or not active(z):
         return z
     return z.to(torch.get_autocast_dtype(z.device.type))
+
+
+def matched(residual: Tensor, z: Tensor) -> Tensor:
+    """What is added to ``z``, in its dtype under autocast: a norm keeps the dtype of its input, and beside the half
+    precision of a convolution stands the float32 that a network was given.
+    """
+    return residual.to(z.dtype) if residual.dtype != z.dtype and active(z) else residual

@@ -6,10 +6,11 @@ from torch.nn import functional as real
 
 from ... import backend, check
 from ...planar import enter, is_channels_last, laid_out, leave
+from ..common import forms
 from ..common.autocast import active, lowered
 from ..common.autograd import applied, mapped, tracked
 from ..common.weight import Packed, parts
-from . import forms, implicit
+from . import implicit
 from .reference import conv2d as reference
 from .through_torch import COMPLEX, PACKED, REAL, Geometry, gradients, run
 
@@ -112,7 +113,7 @@ def _conv2d(z, a, b, block, how: Geometry) -> Tensor:
     inside = outside or bool(last)
     if b is None:
         name = "real"
-    elif name == "block" and block is not None:
+    elif name == "block" and block is not None and block.dtype == z.dtype:
         name, a, b = "packed", block, None
     if tracked(z, a, b) or mapped():
         return applied(_Conv2d)(z, a, b, how, name, inside, outside)

@@ -1,11 +1,14 @@
-"""The public function: a complex linear map as one of torch's own real ones."""
+"""The public function: a complex linear map as some of torch's own real ones."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as real
 
 from ... import backend
 from ...planar import enter, leave
-from ..common.weight import block, parts
+from ..common import forms
+from ..common.autocast import active, lowered
+from ..common.weight import Packed, block, parts
 from .reference import linear as reference
 
 OP = backend.op("linear")
@@ -14,8 +17,9 @@ OP = backend.op("linear")
 def linear(z: Tensor, weight) -> Tensor:
     r"""W z: a complex linear map without a bias, which would break the rotation law.
 
-    Complex weights are one real map of ``[N, 2I]`` by the block weight [[A, -B], [B, A]], real ones one of ``[2N, I]``.
-    Differentiable twice.
+    Complex weights are three real maps on the CPU (Gauss), one of ``[N, 2I]`` by the block weight [[A, -B], [B, A]] in
+    half precision and on a GPU: see `cvkernels.use_conv_form`. Real ones are one of ``[2N, I]``. Differentiable twice.
+    Under autocast the result has autocast's dtype; complex features are left as they are.
 
     Args:
         z: features, planar ``[N, 2, I]`` or complex ``[N, I]``; complex ones are copied to planar once.
@@ -29,10 +33,28 @@ def linear(z: Tensor, weight) -> Tensor:
     a, b = parts(weight, z, dims=2)
     if a.shape[1] != z.shape[2]:
         raise ValueError(f"`weight` {list(a.shape)} must take {a.shape[1]} features, got `z` {list(z.shape)}")
+    packed = weight.block if isinstance(weight, Packed) else None
+    if not active(z):
+        return leave(_linear(z, a, b, packed).contiguous(), was_complex)
+    z = lowered(z, was_complex)
+    with torch.autocast(z.device.type, enabled=False):  # dtypes are settled
+        return leave(_linear(z, a, b, packed).contiguous(), was_complex)
+
+
+def _linear(z: Tensor, a: Tensor, b: Tensor | None, packed: Tensor | None) -> Tensor:
     if backend.forced() == "reference":
-        y = reference(z, a, b)
-    elif b is None:
-        y = real.linear(z, a)
-    else:
-        y = real.linear(z.flatten(1), block(a, b)).unflatten(1, (2, -1))
-    return leave(y.contiguous(), was_complex)
+        return reference(z, a, b)
+    if b is None:
+        return real.linear(z, a.to(z.dtype))
+    form = forms.chosen(z, True).partition("-")[0]
+    if form == "block":
+        w = packed if packed is not None and packed.dtype == z.dtype else block(a, b).to(z.dtype)
+        return real.linear(z.flatten(1), w).unflatten(1, (2, -1))
+    a, b, (x, y) = a.to(z.dtype), b.to(z.dtype), z.unbind(1)
+    if form == "gauss":
+        p, q, r = real.linear(x, a), real.linear(y, b), real.linear(x + y, a + b)
+        return torch.stack((p - q, r - p - q), 1)
+    if form == "four":
+        return torch.stack((real.linear(x, a) - real.linear(y, b), real.linear(x, b) + real.linear(y, a)), 1)
+    (p, r), (s, q) = (part.chunk(2, 1) for part in real.linear(z, torch.cat((a, b))).unbind(1))
+    return torch.stack((p - q, r + s), 1)

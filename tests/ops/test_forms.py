@@ -1,0 +1,132 @@
+"""Every form of a complex convolution and linear map is the same operation: values, gradients, second derivatives."""
+
+import pytest
+import torch
+
+import cvkernels.functional as F
+from cvkernels import to_channels_last, use_backend, use_conv_form
+from cvkernels.ops.common.forms import NAMES
+from tests.close import assert_close
+
+LAYOUTS = {"contiguous": lambda z: z, "channels-last": to_channels_last}
+CASES = {  # channels in and out, kernel, map; channels that fill vectors and that do not
+    "odd": (5, 3, (3, 3), (7, 6), dict(padding=1, stride=2)),
+    "vectors": (16, 32, (3, 3), (9, 16), dict(padding="same")),
+    "even-window": (8, 4, (2, 3), (6, 5), dict(padding="same", dilation=2)),
+    "1x1": (6, 6, (1, 1), (1, 1), {}),
+}
+
+
+def drawn(channels, out, kernel, size, dtype):
+    return [
+        torch.randn(s, dtype=torch.float64).to(dtype)
+        for s in ((3, 2, channels, *size), (out, channels, *kernel), (out, channels, *kernel))
+    ]
+
+
+def compared(fn, tensors, layout, real_weights):
+    tensors = tensors[:2] if real_weights else tensors
+    leaves = [t.clone().requires_grad_() for t in tensors]
+    exact = [t.double().requires_grad_() for t in tensors]
+    y = fn(layout(leaves[0]), *leaves[1:])
+    with use_backend("reference"):
+        want = fn(exact[0], *exact[1:])
+    grad = torch.randn(want.shape, dtype=torch.float64).to(y)
+    assert_close(y, want, tensors[0].dtype)
+    assert (y.movedim((1, 2), (-2, -1)) if layout is to_channels_last else y).is_contiguous()
+    for g, w in zip(torch.autograd.grad(y, leaves, grad), torch.autograd.grad(want, exact, grad.double()), strict=True):
+        assert_close(g, w, tensors[0].dtype)
+
+
+@pytest.mark.parametrize("form", NAMES)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_convolution(form, case, layout):
+    *sizes, how = CASES[case]
+    conv = lambda z, a, b=None: F.conv2d(z, a if b is None else (a, b), **how)  # noqa: E731
+    for dtype in (torch.float32, torch.float64):
+        for real_weights in (False, True):
+            with use_conv_form(form):
+                compared(conv, drawn(*sizes, dtype), LAYOUTS[layout], real_weights)
+
+
+@pytest.mark.parametrize("form", ["block", "block-last"])
+def test_convolution_in_half_precision(form):
+    """bfloat16; float16 is oneDNN's own affair on a CPU, whose sums it rounds more than once."""
+    *sizes, how = CASES["vectors"]
+    with use_conv_form(form):
+        conv = lambda z, a, b: F.conv2d(z, (a, b), **how)  # noqa: E731
+        compared(conv, drawn(*sizes, torch.bfloat16), LAYOUTS["contiguous"], False)
+
+
+@pytest.mark.parametrize("form", ["block", "gauss", "four", "batch"])
+def test_linear(form):
+    z, a, b = (torch.randn(s, dtype=torch.float64) for s in ((7, 2, 5), (6, 5), (6, 5)))
+    for dtype in (torch.float32, torch.float64):
+        with use_conv_form(form):
+            compared(lambda z, a, b: F.linear(z, (a, b)), [t.to(dtype) for t in (z, a, b)], lambda z: z, False)
+
+
+@pytest.mark.parametrize("form", NAMES)
+def test_twice(form):
+    given = [t.requires_grad_() for t in drawn(2, 3, (2, 2), (3, 3), torch.float64)]
+    with use_conv_form(form):
+        assert torch.autograd.gradgradcheck(lambda z, a, b: F.conv2d(z, (a, b), padding=1), given)
+
+
+@pytest.mark.parametrize("form", NAMES)
+def test_mapped_and_compiled(form):
+    z, a, b = drawn(3, 4, (3, 3), (5, 6), torch.float64)
+    call = lambda z, a, b: F.conv2d(z, (a, b), padding=1)  # noqa: E731
+    with use_conv_form(form):
+        for dims in ((0, None, None), (None, 0, 0), (0, 0, 0)):
+            given = [t if d is None else torch.stack((t, t + 1)) for t, d in zip((z, a, b), dims, strict=True)]
+            got = torch.func.vmap(call, dims)(*given)
+            each = [call(*(t if d is None else t[i] for t, d in zip(given, dims, strict=True))) for i in (0, 1)]
+            assert_close(got, torch.stack(each))
+        torch._dynamo.reset()
+        leaves = [t.clone().requires_grad_() for t in (z, a, b)]
+        y = torch.compile(call, fullgraph=True, backend="aot_eager")(*leaves)
+        assert_close(y, call(z, a, b))
+        assert_close(torch.autograd.grad(y.square().sum(), leaves[1])[0], _weight_gradient(call, z, a, b))
+
+
+def _weight_gradient(call, z, a, b):
+    return torch.func.grad(lambda a: call(z, a, b).square().sum())(a)
+
+
+def test_unknown_form():
+    with (
+        pytest.raises(ValueError, match="`form` must be one of block, block-last, gauss.*got 'fft'"),
+        use_conv_form("fft"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("form", range(4))
+@pytest.mark.parametrize("size", [(2, 3, 5, 7), (1, 16, 4, 4), (3, 9, 8, 17), (2, 20, 6, 6)], ids=str)
+def test_planes_and_their_transpose(form, size):
+    """The kernel against the map written out, in every dtype and both layouts: <P z, m> = <z, P^T m>."""
+    if not hasattr(torch.ops.cvkernels, "conv_planes_forward"):
+        pytest.skip("nothing compiled")
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        z = torch.randn(size[0], 2, *size[1:], dtype=torch.float64).to(dtype)
+        re, im = z.double().unbind(1)
+        rows = [(re, im), (re, im, re + im), (re - im, -re - im, im), (torch.cat((re, im), 1),)][form]
+        planes = torch.stack(rows)
+        other = [torch.randn(p.shape, dtype=torch.float64).to(dtype) for p in rows]
+        p, q, *r = (o.double() for o in (other if form < 3 else other[0].chunk(2, 1)))
+        if form == 1:
+            p, q = p + r[0], q + r[0]
+        elif form == 2:
+            p, q = p - q, r[0] - p - q
+        for last in (False, True):
+            given = to_channels_last(z) if last else z
+            got = torch.ops.cvkernels.conv_planes_forward(given, form)
+            assert got.movedim(2, -1).is_contiguous()
+            assert_close(got, planes, dtype)
+            ready = [o.contiguous(memory_format=torch.channels_last) for o in other]
+            got = torch.ops.cvkernels.conv_planes_backward(ready, form, last)
+            assert_close(got, torch.stack((p, q), 1), dtype)
+            torch.library.opcheck(torch.ops.cvkernels.conv_planes_forward.default, (given, form))
+            torch.library.opcheck(torch.ops.cvkernels.conv_planes_backward.default, (ready, form, last))
