@@ -14,6 +14,7 @@ import torch
 
 BACKENDS = ("reference", "cpu", "triton", "cuda")
 FLOATS = (torch.float32, torch.float64)
+TRITON = (torch.float32, torch.float16, torch.bfloat16)  # what a Triton kernel of ours takes
 
 
 def _load_library() -> str | None:

@@ -3,6 +3,18 @@
 `tests/test_interpreted.py` starts it; or by hand: ``TRITON_INTERPRET=1 python -m pytest tests/interpreted``.
 """
 
+import pytest
+
 from cvkernels.backend import interpreting
 
 collect_ignore_glob = [] if interpreting() else ["test_*.py"]
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch, request):
+    """Odd little sizes then take several programs, several tiles a program and several blocks of channels."""
+    if "full_tiles" not in request.keywords:
+        from cvkernels.ops.common import triton_kernels as tiles
+
+        for name, value in {"TILE": 64, "CHANNELS": 4, "PROGRAMS": 3}.items():
+            monkeypatch.setattr(tiles, name, value)

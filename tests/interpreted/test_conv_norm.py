@@ -26,7 +26,7 @@ def test_a_training_step_takes_the_sums_from_the_convolution(weights, affine):
     r, g = torch.randn(2, 3, 2, 5, 5, 4)
     z_ = wide(z)
     y, launches = forced(lambda: fused(z, r))
-    assert launches == ["conv2d_kernel", "conv2d_sum_kernel", "batch_norm_relu_forward_kernel"]
+    assert launches == ["conv2d_kernel", "conv2d_sum_kernel", "norm_forward_kernel"]
     with use_backend("reference"):
         want = apart(z_, r.double())
     forced(lambda: y.backward(g))
@@ -55,7 +55,7 @@ def test_what_needs_the_layers_apart_has_them_apart():
     fused, _ = layer_and_twin()
     fused.eval()
     z, seen = torch.randn(1, 2, 2, 3, 3), []
-    apart = ["conv2d_kernel", "batch_norm_relu_forward_kernel"]
+    apart = ["conv2d_kernel", "norm_forward_kernel"]
     assert forced(lambda: fused(z))[1] == apart  # a gradient may be asked for
     fused.norm_act.register_forward_hook(lambda *_: seen.append(1))
     with torch.no_grad():

@@ -129,11 +129,14 @@ def gradients(result, wanted: dict, grads: list | None = None) -> dict:
     return dict(zip(wanted, got, strict=True))
 
 
-def compare(call, tensors: dict, features: tuple, layout=lambda x: x, fixed: tuple = (), grad_layout=lambda x: x):
+def compare(
+    call, tensors: dict, features: tuple, layout=lambda x: x, fixed: tuple = (), grad_layout=lambda x: x,
+    grad_kind: str = "op",
+):  # fmt: skip
     """``call(**tensors)`` on the backend in force equals the reference in float64: outputs, gradients, statistics.
 
-    ``layout`` is applied to ``features``, ``grad_layout`` to the incoming gradients. Returns the (laid out) inputs and
-    the result, for what else a test wants to see.
+    ``layout`` is applied to ``features``, ``grad_layout`` to the incoming gradients; ``grad_kind``: the row of the
+    tolerance table for gradients. Returns the (laid out) inputs and the result, for what else a test wants to see.
     """
     ours, theirs = leaves(tensors, fixed), leaves({k: v.double().cpu() for k, v in tensors.items()}, fixed)
     given = {k: layout(v) if k in features else v for k, v in ours.items()}
@@ -153,7 +156,8 @@ def compare(call, tensors: dict, features: tuple, layout=lambda x: x, fixed: tup
         assert_close(o, w, name=f"output {i}")
     for name, g in got_grads.items():
         computed_in = ours[features[0]].dtype
-        assert_close(g, want_grads[name], ours[name].dtype, name=f"gradient of {name}", computed_in=computed_in)
+        wanted, said = want_grads[name], f"gradient of {name}"
+        assert_close(g, wanted, ours[name].dtype, grad_kind, said, computed_in)
     for name in fixed:
         if name in ours:
             assert_close(ours[name], theirs[name], ours[name].dtype, name=name)

@@ -14,7 +14,7 @@ OP = backend.op(
     "batch_norm_relu",
     cpu=backend.FLOATS,
     cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
-    triton=(torch.float32, torch.float16, torch.bfloat16),
+    triton=backend.TRITON,
 )
 
 

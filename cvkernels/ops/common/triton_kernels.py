@@ -23,18 +23,19 @@ PROGRAMS = 128  # most partial sums a channel: what every program of the second 
 class Tiles:
     """How programs walk a feature: tiles of rows and columns, the columns neighbours in memory.
 
-    Where the channel is the fastest axis (``LAST``) a row is one position of one sample and the columns are channels;
-    else a row is one sample of one channel and the columns are its positions. ``PAIRS``: real and imaginary alternate.
+    A block is what a number belongs to that all its elements share: a channel (`of`, `of_real`), a sample
+    (`of_samples`), the whole feature (`of_all`); or, where the channel is the fastest axis (``LAST``), a vector of
+    channels, one a column. ``PAIRS``: real and imaginary alternate.
     """
 
-    rows: int
+    rows: int  # of one block
     columns: int
-    channels: int
+    channels: int  # how many numbers there are, one a block or, with LAST, one a column
     row: int  # strides, in elements
-    channel: int
+    channel: int  # from one block to the next
     part: int
-    tiles: int  # of one channel, or of one block of channels
-    blocks: int  # channels, or blocks of them
+    tiles: int  # of one block
+    blocks: int
     ROWS: int
     COLUMNS: int
     LAST: bool
@@ -42,19 +43,55 @@ class Tiles:
 
     @classmethod
     def of(cls, z: Tensor) -> "Tiles":
-        n, _, c = z.shape[:3]
-        s = math.prod(z.shape[3:])
+        """By channel. Rows are samples, or positions where the channel is the fastest axis."""
+        n, c, s = _sizes(z)
         pairs = is_interleaved(z)
         # [N, 2, C] is both: its only fast axis is the channel
-        last = not pairs and (is_channels_last(z) or s == 1)
-        rows, columns = (n * s, c) if last else (n, s)
-        COLUMNS = min(triton.next_power_of_2(max(columns, 1)), CHANNELS if last else TILE)
+        if not pairs and (is_channels_last(z) or s == 1):
+            return cls._by_column(n * s, c, 2 * c, c)
+        row, channel, part = (2 * c * s, 2 * s, 1) if pairs else (2 * c * s, s, c * s)
+        return cls._by_block(n, s, c, row, channel, part, pairs)
+
+    @classmethod
+    def of_real(cls, x: Tensor) -> "Tiles":
+        """By channel, of a real feature ``[N, C, *]``."""
+        n, c, s = x.shape[0], x.shape[1], math.prod(x.shape[2:])
+        if s == 1 or not x.is_contiguous():
+            return cls._by_column(n * s, c, c, 0)
+        return cls._by_block(n, s, c, c * s, s, 0, False)
+
+    @classmethod
+    def of_samples(cls, z: Tensor) -> "Tiles":
+        """By sample. Its channels and positions are one row; channels-last, its positions are rows."""
+        n, c, s = _sizes(z)
+        if is_channels_last(z):
+            return cls._by_block(s, c, n, 2 * c, 2 * c * s, c, False)
+        pairs = is_interleaved(z)
+        return cls._by_block(1, c * s, n, 0, 2 * c * s, 1 if pairs else c * s, pairs)
+
+    @classmethod
+    def of_all(cls, z: Tensor) -> "Tiles":
+        """One block of everything."""
+        n, c, s = _sizes(z)
+        if is_channels_last(z):
+            return cls._by_block(n * s, c, 1, 2 * c, 0, c, False)
+        if is_interleaved(z):
+            return cls._by_block(1, n * c * s, 1, 0, 0, 1, True)
+        return cls._by_block(n, c * s, 1, 2 * c * s, 0, c * s, False)
+
+    @classmethod
+    def _by_column(cls, rows, channels, row, part):
+        COLUMNS = min(triton.next_power_of_2(max(channels, 1)), CHANNELS)
         ROWS = TILE // COLUMNS
-        across = triton.cdiv(columns, COLUMNS)
-        down = triton.cdiv(rows, ROWS)
-        row, channel, part = (2 * c, 1, c) if last else (2 * c * s, 2 * s, 1) if pairs else (2 * c * s, s, c * s)
-        tiles, blocks = (down, across) if last else (down * across, c)
-        return cls(rows, columns, c, row, channel, part, tiles, blocks, ROWS, COLUMNS, last, pairs)
+        tiles, blocks = triton.cdiv(rows, ROWS), triton.cdiv(channels, COLUMNS)
+        return cls(rows, channels, channels, row, 1, part, tiles, blocks, ROWS, COLUMNS, True, False)
+
+    @classmethod
+    def _by_block(cls, rows, columns, blocks, row, block, part, pairs):
+        COLUMNS = min(triton.next_power_of_2(max(columns, 1)), TILE)
+        ROWS = min(triton.next_power_of_2(max(rows, 1)), TILE // COLUMNS)
+        tiles = triton.cdiv(columns, COLUMNS) * triton.cdiv(rows, ROWS)
+        return cls(rows, columns, blocks, row, block, part, tiles, blocks, ROWS, COLUMNS, False, pairs)
 
     @property
     def programs(self) -> int:
@@ -63,7 +100,7 @@ class Tiles:
 
     @property
     def count(self) -> int:
-        """Complex elements a channel."""
+        """Elements a channel."""
         return self.rows if self.LAST else self.rows * self.columns
 
     def arguments(self) -> dict:
@@ -82,6 +119,12 @@ def register(schemas: dict, fakes: dict) -> None:
 
 
 _library = torch.library.Library("cvkernels_triton", "FRAGMENT")
+
+
+def _sizes(z: Tensor) -> tuple[int, int, int]:
+    """Samples, channels, positions."""
+    return z.shape[0], z.shape[2], math.prod(z.shape[3:])
+
 
 # --- addresses --------------------------------------------------------------------------------------------------------
 
@@ -111,6 +154,11 @@ def tile_place(
     if not LAST:
         at += block.to(tl.int64) * channel
     return at, (r < rows)[:, None] & (k < columns * STEP)[None, :]
+
+
+@triton.jit
+def load_real(base, at, inside):
+    return tl.load(base + at, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit

@@ -16,7 +16,7 @@ from .through_torch import COMPLEX, PACKED, REAL, Geometry, gradients, run
 
 OP = backend.op(
     "conv2d",
-    triton=(torch.float32, torch.float16, torch.bfloat16),
+    triton=backend.TRITON,
     otherwise="torch",
 )
 

@@ -13,6 +13,7 @@ OP = backend.op(
     "magnitude_batch_norm",
     cpu=backend.FLOATS,
     cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+    triton=backend.TRITON,
 )
 
 

@@ -13,6 +13,7 @@ OP = backend.op(
     "magnitude_max_pool2d",
     cpu=backend.FLOATS,
     cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+    triton=backend.TRITON,
 )
 NOTHING = 255  # the index byte of a window of padding only
 

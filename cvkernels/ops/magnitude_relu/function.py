@@ -13,6 +13,7 @@ OP = backend.op(
     "magnitude_relu",
     cpu=backend.FLOATS,
     cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+    triton=backend.TRITON,
 )
 
 
@@ -42,9 +43,10 @@ def magnitude_relu(z: Tensor, c: float | str = 1.0, detach_modulus: bool = False
         return leave(reference(z, c, detach_modulus), was_complex)
     if not isinstance(c, str):
         return leave(_run(dense(z), float(c), 0, detach_modulus, chosen), was_complex)
-    # means are taken plane by plane, of contiguous features; a flat one's features are its one channel's positions
+    # a flat feature's features are its one channel's positions; C++ takes means of contiguous planes
     planes = z.unsqueeze(2) if z.ndim == 3 and c == "channel_mean" else z
-    y = _run(planes.contiguous(), 1.0, REDUCTIONS[c], detach_modulus, chosen)
+    planes = dense(planes) if chosen == "triton" else planes.contiguous()
+    y = _run(planes, 1.0, REDUCTIONS[c], detach_modulus, chosen)
     return leave(laid_out(y.view(z.shape), z), was_complex)
 
 

@@ -12,6 +12,7 @@ OP = backend.op(
     "unrotate",
     cpu=backend.FLOATS,
     cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+    triton=backend.TRITON,
 )
 
 

@@ -1,0 +1,64 @@
+"""What the rotations share: cosine and sine of a sample's angle, and the gradient with respect to it.
+
+A block is a sample (`Tiles.of_samples`) and a program does one tile, so an angle is one number a program. Where it
+wants a gradient each tile leaves one partial sum, which a second launch adds up in the same order every time.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from ..triton_kernels import OPTIONS, add_up, store_channel
+
+ANGLES = 16  # of one program of the second launch
+
+
+@triton.jit
+def turn(theta, n):
+    """cos and sin of angle n, float32, at most 1e-7 off up to |theta| = 1e9.
+
+    The angle is brought to [-pi/4, pi/4] in float64: 6.2 rad in a narrower type is already a different one. From there
+    Cephes' polynomials in float32 do. Triton's own cosine is the card's fast one, which is absolutely 1e-6 off at 6
+    rad; libdevice's carries a stack for the angles of astronomers.
+    """
+    t = tl.load(theta + n).to(tl.float64)
+    quarter = tl.floor(t * 0.6366197723675814 + 0.5)
+    # pi / 2 in three parts of 33 bits: their products with quarters below 2^20 are exact
+    r = t - quarter * 1.5707963267341256
+    r = r - quarter * 6.077100506303966e-11
+    r = r - quarter * 2.0222662487959506e-21
+    # beyond what can be reduced: still a rotation; NaN and Inf give NaN
+    r = tl.where(tl.abs(r) > 1.0, 0.0, r)
+    which = tl.where(r == r, quarter - 4.0 * tl.floor(quarter * 0.25), 0.0).to(tl.int32)
+    x = r.to(tl.float32)
+    xx = x * x
+    sine = x + x * xx * (-1.6666654611e-1 + xx * (8.3321608736e-3 + xx * -1.9515295891e-4))
+    cosine = (
+        1.0 - 0.5 * xx + xx * xx * (4.166664568298827e-2 + xx * (-1.388731625493765e-3 + xx * 2.443315711809948e-5))
+    )
+    odd = which % 2 == 1
+    cos = tl.where(odd, sine, cosine)
+    sin = tl.where(odd, cosine, sine)
+    return tl.where((which == 1) | (which == 2), -cos, cos), tl.where(which >= 2, -sin, sin)
+
+
+@triton.jit
+def angle_sums_kernel(partial, out, angles, tiles, COLUMNS: tl.constexpr):
+    """The gradient of each angle from the partial sums ``[tiles, angles]``."""
+    k = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
+    store_channel(out, k, angles, add_up(partial, k, angles, tiles, COLUMNS, True), True)
+
+
+def angle_partial(theta, tiles: int, wanted: bool):
+    """(the angle's gradient, where its tiles leave their sums): of no elements and None where nobody asked."""
+    if not wanted:
+        return theta.new_empty(0), None
+    grad = torch.empty_like(theta)
+    return grad, grad if tiles == 1 else theta.new_empty(tiles, theta.numel(), dtype=torch.float32)
+
+
+def angle_sums(grad, partial, tiles: int) -> None:
+    """The second launch, where there are partial sums to add up."""
+    if partial is not None and tiles > 1:
+        grid = (triton.cdiv(grad.numel(), ANGLES),)
+        angle_sums_kernel[grid](partial, grad, grad.numel(), tiles, COLUMNS=ANGLES, **OPTIONS)
