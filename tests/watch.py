@@ -95,7 +95,8 @@ def watch():
     rmw, cas = BUILDER.create_atomic_rmw, BUILDER.create_atomic_cas
 
     def watched_call(self, *args, **kwargs):
-        seen._begin(self.fn.__name__, [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)])
+        given = [a for arg in (*args, *kwargs.values()) for a in (arg if isinstance(arg, tuple) else (arg,))]
+        seen._begin(self.fn.__name__, [a for a in given if isinstance(a, torch.Tensor)])
         return call(self, *args, **kwargs)
 
     def watched_load(self, ptr, mask, other, *rest):

@@ -17,12 +17,13 @@ LAYOUTS = {
     "channels-last": {"ROWS": TILE // 64, "COLUMNS": 64, "LAST": True, "PAIRS": False},
     "interleaved": {"ROWS": TILE // 256, "COLUMNS": 256, "LAST": False, "PAIRS": True},
 }
-# bfloat16 compiles as float16 does up to its conversions, and torch has no half-precision complex tensors
-VARIANTS = {
-    "contiguous": ("fp32", "fp16", "bf16"),
-    "channels-last": ("fp32", "fp16"),
-    "interleaved": ("fp32",),
-}
+# What tells: float32 has the most registers, float16 the most elements a load. bfloat16 compiles as float16 does up to
+# its conversions (BF16 adds it), and torch has no half-precision complex tensors.
+ONE = {"contiguous": ("fp32",)}
+BOTH = ONE | {"channels-last": ("fp32",)}
+HALVES = {"contiguous": ("fp32", "fp16"), "channels-last": ("fp32",)}
+VARIANTS = HALVES | {"interleaved": ("fp32",)}
+BF16 = VARIANTS | {"contiguous": ("fp32", "fp16", "bf16")}
 # Integers that a feature of round size makes multiples of 16, which a launch tells the compiler; and other integers.
 ROUND = ("rows", "columns", "channels", "row", "channel", "part")
 COUNTS = ("tiles", "blocks", "programs")
@@ -50,7 +51,7 @@ class Case:
 
 def streaming(
     kernel, form: str, features: tuple, loaded: float, narrow: int | None = None, others: dict | None = None,
-    absent: tuple = (), constants: dict | None = None, layouts: dict | tuple = tuple(VARIANTS), tiles: dict = LAYOUTS,
+    absent: tuple = (), constants: dict | None = None, layouts: dict = VARIANTS, tiles: dict = LAYOUTS,
     aligned: tuple = ROUND, **options,
 ) -> list[Case]:  # fmt: skip
     """The cases of a kernel that walks features, one for each layout and dtype: they are loaded 16 bytes at a time.
@@ -60,11 +61,11 @@ def streaming(
         loaded: complex features that are read, two parts each (a real one counts a half).
         narrow: loads of per-channel or per-sample numbers, at most.
         absent: pointers not given.   constants: constexprs beside those of the tile.
-        layouts: names, or a dictionary of names to dtypes.
+        layouts: names to dtypes.
     """
     cases = []
-    for layout in layouts:
-        for dtype in layouts[layout] if isinstance(layouts, dict) else VARIANTS[layout]:
+    for layout, dtypes in layouts.items():
+        for dtype in dtypes:
             given = dict.fromkeys(features, f"*{dtype}") | dict.fromkeys((*ROUND, *COUNTS), "i32") | (others or {})
             signature = {name: given.get(name, "constexpr") for name in kernel.arg_names}
             constexprs = tiles[layout] | dict.fromkeys(absent) | (constants or {})

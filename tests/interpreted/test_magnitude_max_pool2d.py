@@ -26,7 +26,7 @@ SIZES = [(1, 1, 3, 3), (2, 5, 4, 7), (1, 16, 4, 4)]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(kernels, "TILE", 64)
+    monkeypatch.setattr(kernels, "TILE", 128)
 
 
 def pool(size, window, dtype=torch.float32, layout="contiguous"):
@@ -45,7 +45,7 @@ def pool(size, window, dtype=torch.float32, layout="contiguous"):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
 def test_windows(window, layout):
-    pool((2, 3, 7, 6), window, layout=layout)
+    pool((1, 3, 7, 6), window, layout=layout)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -69,12 +69,13 @@ def test_a_map_that_shrinks_to_one_and_one_that_grows_from_it():
 
 
 def winners(*values, **window):
-    """Of one row of (re, im)."""
-    z = torch.tensor(values).T.reshape(1, 2, 1, 1, -1).contiguous().requires_grad_()
+    """Of one row of (re, im), in two samples: in a tile of one element the interpreter takes ``other=0`` for none."""
+    z = torch.tensor(values).T.reshape(1, 2, 1, 1, -1).repeat(2, 1, 1, 1, 1).requires_grad_()
     with use_backend("triton"), watch():
         y, index = F.magnitude_max_pool2d(z, (1, len(values)), return_indices=True, **window)
         (grad,) = torch.autograd.grad(y, z, torch.full_like(y, 2.0))
-    return y.detach().flatten().tolist(), index.item(), grad[0, 0, 0, 0].nonzero().flatten().tolist()
+    assert index[0] == index[1]
+    return y.detach()[0].flatten().tolist(), index[0].item(), grad[0, 0, 0, 0].nonzero().flatten().tolist()
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")

@@ -58,7 +58,7 @@ def test_layouts_and_angles(call, layout):
     for angle in WIDE:
         seen = call(ODD, layout, angle=angle)
         # more than one tile a sample: what they leave is added up by a launch of its own
-        assert len(seen.launches) == 3 and seen.launches[-1] == "angle_sums_kernel"
+        assert len(seen.launches) == 3 and seen.launches[-1] == "totals_kernel"
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

@@ -16,6 +16,7 @@ TILE = 1024  # complex elements of a program's tile: 8 a thread, which 16-byte l
 CHANNELS = 128  # most channels of a tile where the channel is the fastest axis
 WARPS = 4
 OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": True}  # said aloud: a later Triton turns contraction off
+TOTALS = 16  # channels a program adds up where adding up is a launch of its own
 PROGRAMS = 128  # most partial sums a channel: what every program of the second launch reads again
 
 
@@ -186,11 +187,7 @@ def store_parts(base, at, inside, part, re, im, PAIRS: tl.constexpr):
 @triton.jit
 def store_sums(partial, k, c, channels, sums, LAST: tl.constexpr):
     """A program's sums over its tiles ``[ROWS, COLUMNS]`` become row k of ``partial``."""
-    at = partial + k.to(tl.int64) * channels + c
-    if LAST:
-        tl.store(at, tl.sum(sums, 0), mask=c < channels)
-    else:
-        tl.store(at, tl.sum(tl.sum(sums, 1), 0))
+    store_channel(partial + k.to(tl.int64) * channels, c, channels, total_of(sums, LAST), LAST)
 
 
 @triton.jit
@@ -209,6 +206,15 @@ def add_up(partial, c, channels, programs, COLUMNS: tl.constexpr, LAST: tl.const
         for first in range(0, programs, STEP):
             total += tl.load(partial + (first + k) * channels + c, mask=first + k < programs, other=0.0)
         return tl.sum(total, 0)
+
+
+@triton.jit
+def total_of(sums, LAST: tl.constexpr):
+    """A tile's sums, of its block or of each column."""
+    if LAST:
+        return tl.sum(sums, 0)
+    else:
+        return tl.sum(tl.sum(sums, 1), 0)
 
 
 @triton.jit
@@ -232,6 +238,31 @@ def store_channel(vector, c, channels, value, LAST: tl.constexpr):
 def spread(value, LAST: tl.constexpr):
     """A channel's number over its tile."""
     return value[None, :] if LAST else value
+
+
+@triton.jit
+def totals_kernel(partial, out, channels, programs, COLUMNS: tl.constexpr):
+    """The sums of every channel over all programs."""
+    c = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
+    store_channel(out, c, channels, add_up(partial, c, channels, programs, COLUMNS, True), True)
+
+
+def totals(partial: Tensor, dtype: torch.dtype) -> Tensor:
+    """Partial sums ``[programs, C]`` added up, in the same order every time; ``[C]``."""
+    programs, channels = partial.shape
+    if programs == 1 and dtype == partial.dtype:
+        return partial.view(channels)
+    out = partial.new_empty(channels, dtype=dtype)
+    grid = (triton.cdiv(channels, TOTALS),)
+    totals_kernel[grid](partial, out, channels, programs, COLUMNS=TOTALS, **OPTIONS)
+    return out
+
+
+def check_vectors(**vectors: Tensor | None) -> None:
+    """Kernels step through a ``[C]`` vector by 1."""
+    for name, vector in vectors.items():
+        if vector is not None and not vector.is_contiguous():
+            raise ValueError(f"`{name}` must be contiguous, got strides {vector.stride()}")
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------

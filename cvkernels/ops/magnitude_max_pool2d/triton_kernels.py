@@ -18,7 +18,9 @@ from .reference import output_size
 
 NOTHING = tl.constexpr(255)  # the index byte of a window of padding only
 OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
-UNROLLED = 4  # places of a window whose loads are in flight together
+# what ptxas may use: left to itself it spills a register or two for the sake of occupancy (sm_86, sm_89, sm_120)
+REGISTERS = {False: 64, True: 128}  # by whether the channel is the fast axis
+UNROLLED = 2  # places of a window whose loads are in flight together; 4 spill on sm_120
 
 # --- addresses --------------------------------------------------------------------------------------------------------
 
@@ -152,7 +154,7 @@ def magnitude_max_pool2d_forward(z, kernel_size, stride, padding, dilation, ceil
         magnitude_max_pool2d_forward_kernel[grid](
             z, out, index, places, kernel_size[1], *z.shape[3:], *stride, *padding, *dilation,
             sample, channel, part, step, out_sample, out_channel, out_part, *_strides_of_index(index), **walk,
-            AT_ONCE=min(places, UNROLLED), **OPTIONS,
+            AT_ONCE=min(places, UNROLLED), maxnreg=REGISTERS[walk["LAST"]], **OPTIONS,
         )  # fmt: skip
     return out, index
 
@@ -172,7 +174,7 @@ def magnitude_max_pool2d_backward(grad, index, input_size, kernel_size, stride, 
         magnitude_max_pool2d_backward_kernel[grid](
             grad, index, grad_z, covers, cover[1], *kernel_size, *grad.shape[3:], *stride, *padding, *dilation,
             sample, channel, part, step, out_sample, out_channel, out_part, *_strides_of_index(index), **walk,
-            AT_ONCE=min(covers, UNROLLED), **OPTIONS,
+            AT_ONCE=min(covers, UNROLLED), maxnreg=REGISTERS[walk["LAST"]], **OPTIONS,
         )  # fmt: skip
     return grad_z
 

@@ -11,6 +11,7 @@ from .reference import magnitude_power as reference
 OP = backend.op(
     "magnitude_power",
     cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+    triton=backend.TRITON,
 )
 
 

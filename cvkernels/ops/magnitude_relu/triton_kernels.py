@@ -25,6 +25,7 @@ from ..common.triton_kernels import (
     store_sums,
     tile_channel,
     tile_place,
+    total_of,
 )
 
 CONSTANT, SAMPLE_CHANNEL, CHANNEL, EVERYTHING = range(4)
@@ -76,15 +77,6 @@ def limit_of(mean, c, channels, LAST: tl.constexpr):
     """The threshold that a mean is, over its tile."""
     average = load_channel(mean, c, channels, LAST)
     return spread(tl.where(average == 0.0, 1.0, average), LAST)
-
-
-@triton.jit
-def total_of(sums, LAST: tl.constexpr):
-    """A tile's sums, of its block or of each column."""
-    if LAST:
-        return tl.sum(sums, 0)
-    else:
-        return tl.sum(tl.sum(sums, 1), 0)
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------

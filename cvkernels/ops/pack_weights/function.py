@@ -14,6 +14,7 @@ OP = backend.op(
     "pack_weights",
     cpu=(*backend.FLOATS, torch.bfloat16, torch.float16),
     cuda=(*backend.FLOATS, torch.bfloat16, torch.float16),
+    triton=backend.TRITON,
 )
 
 

@@ -11,6 +11,7 @@ from .reference import real_batch_norm_relu as reference
 OP = backend.op(
     "real_batch_norm_relu",
     cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
+    triton=backend.TRITON,
 )
 
 

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from ...planar import is_channels_last
-from ..common.angle.triton_kernels import angle_partial, angle_sums, turn
+from ..common.angle.triton_kernels import angle_gradient, angle_partial, turn
 from ..common.triton_kernels import OPTIONS, Tiles, load_parts, load_real, register, store_parts, store_sums, tile_place
 
 
@@ -58,16 +58,15 @@ def rotate_forward(a, b, theta):
 def rotate_backward(grad, out, theta):
     """The registered operator: gradients of a, b and, with ``out``, of theta. grad contiguous or channels-last."""
     t = Tiles.of_samples(grad)
-    grad_theta, partial = angle_partial(theta, t.tiles, out is not None)
+    partial = angle_partial(theta, t.tiles, out is not None)
     grad_a, grad_b, _ = _fake_backward(grad, None, theta)
     if not grad.numel():
-        return grad_a, grad_b, grad_theta.zero_()
+        return grad_a, grad_b, angle_gradient(theta, None, out is not None)
     with torch.cuda.device_of(grad):
         rotate_backward_kernel[(t.tiles * t.blocks,)](
             grad, out, theta, grad_a, grad_b, partial, *_real(grad), **t.arguments(), **OPTIONS
         )
-        angle_sums(grad_theta, partial, t.tiles)
-    return grad_a, grad_b, grad_theta
+        return grad_a, grad_b, angle_gradient(theta, partial, out is not None)
 
 
 def _real(z) -> tuple[int, int]:

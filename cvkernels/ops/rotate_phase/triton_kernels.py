@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ..common.angle.triton_kernels import angle_partial, angle_sums, turn
+from ..common.angle.triton_kernels import angle_gradient, angle_partial, turn
 from ..common.triton_kernels import OPTIONS, Tiles, load_parts, register, store_parts, store_sums, tile_place
 
 
@@ -50,15 +50,14 @@ def rotate_phase_forward(z, theta):
 def rotate_phase_backward(grad, out, theta):
     """The registered operator: gradients of z and, with ``out``, of theta. grad dense and in the strides of out."""
     grad_z, t = torch.empty_like(grad), Tiles.of_samples(grad)
-    grad_theta, partial = angle_partial(theta, t.tiles, out is not None)
+    partial = angle_partial(theta, t.tiles, out is not None)
     if not grad.numel():
-        return grad_z, grad_theta.zero_()
+        return grad_z, angle_gradient(theta, None, out is not None)
     with torch.cuda.device_of(grad):
         rotate_phase_backward_kernel[(t.tiles * t.blocks,)](
             grad, out, theta, grad_z, partial, **t.arguments(), **OPTIONS
         )
-        angle_sums(grad_theta, partial, t.tiles)
-    return grad_z, grad_theta
+        return grad_z, angle_gradient(theta, partial, out is not None)
 
 
 def _fake_backward(grad, out, theta):

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from ...planar import is_channels_last
-from ..common.angle.triton_kernels import angle_partial, angle_sums, turn
+from ..common.angle.triton_kernels import angle_gradient, angle_partial, turn
 from ..common.triton_kernels import OPTIONS, Tiles, load_parts, load_real, register, store_parts, store_sums, tile_place
 
 
@@ -66,16 +66,15 @@ def unrotate_backward(grad, h, theta):
     of its K; h contiguous, or planar channels-last with it."""
     grad_h, _ = _fake_backward(grad, None, theta)
     t = Tiles.of_samples(grad_h)
-    grad_theta, partial = angle_partial(theta, t.tiles, h is not None)
+    partial = angle_partial(theta, t.tiles, h is not None)
     if not grad.numel():
-        return grad_h.zero_(), grad_theta.zero_()
+        return grad_h.zero_(), angle_gradient(theta, None, h is not None)
     K, *real = _real(grad_h, theta)
     with torch.cuda.device_of(grad):
         unrotate_backward_kernel[(t.tiles * t.blocks,)](
             grad, h, theta, grad_h, partial, K, theta.numel(), *real, **t.arguments(), **OPTIONS
         )
-        angle_sums(grad_theta, partial, t.tiles)
-    return grad_h, grad_theta
+        return grad_h, angle_gradient(theta, partial, h is not None)
 
 
 def _real(h, theta) -> tuple[int, int, int]:

@@ -5,19 +5,18 @@ import torch
 from cvkernels.ops.common.norm import triton_kernels as k
 from cvkernels.ops.magnitude_batch_norm import triton_kernels as room
 
-from ..case import streaming
+from ..case import ONE, streaming
 
-_one = {"contiguous": ("fp32", "fp16")}
 _scalars = {"per_count": "fp32", "rstd": "*fp32", "partial": "*fp32"}
 CASES = [
     *streaming(
         k.norm_forward_kernel, "no ReLU", ("z", "out"), 1, 9,
         _scalars | {"momentum": "fp32", "eps": "fp32", "running": "*fp32"},
-        ("residual", "weight", "batches", "c"), layouts=_one,
+        ("residual", "weight", "batches", "c"), layouts=ONE,
     ),
     *streaming(
         k.norm_backward_kernel, "no ReLU", ("grad", "z", "grad_z"), 2, 9, _scalars,
-        ("out", "weight", "residual", "grad_residual", "grad_weight", "c"), {"BATCH": True}, layouts=_one,
+        ("out", "weight", "residual", "grad_residual", "grad_weight", "c"), {"BATCH": True}, layouts=ONE,
     ),
 ]  # fmt: skip
 

@@ -26,18 +26,20 @@ _dense = {"step": 1, "index_step": 1}
 
 def _cases(kernel, features, layout, at_once, loaded):
     ones = _last if layout == "channels-last" else _dense
+    dtypes = ("fp32", "fp16") if layout == "channels-last" else ("fp32",)
     others = {name: kind for name, kind in _others.items() if name not in ones}
     return streaming(
         kernel, f"{at_once} at once", features, loaded, None, others, (), {"AT_ONCE": at_once} | ones,
-        {layout: ("fp32", "fp16")}, TILES, aligned=tuple(a for a in _aligned if a not in ones), enable_fp_fusion=False,
+        {layout: dtypes}, TILES, aligned=tuple(a for a in _aligned if a not in ones),
+        **k.OPTIONS, maxnreg=k.REGISTERS[layout == "channels-last"],
     )  # fmt: skip
 
 
 _forward, _backward = k.magnitude_max_pool2d_forward_kernel, k.magnitude_max_pool2d_backward_kernel
 CASES = [
-    *_cases(_forward, ("z", "out"), "contiguous", 4, 0),
-    *_cases(_forward, ("z", "out"), "channels-last", 4, 4),
-    *_cases(_backward, ("grad", "grad_z"), "contiguous", 4, 0),
+    *_cases(_forward, ("z", "out"), "contiguous", k.UNROLLED, 0),
+    *_cases(_forward, ("z", "out"), "channels-last", k.UNROLLED, k.UNROLLED),
+    *_cases(_backward, ("grad", "grad_z"), "contiguous", k.UNROLLED, 0),
     *_cases(_backward, ("grad", "grad_z"), "channels-last", 1, 0),
 ]
 

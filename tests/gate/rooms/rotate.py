@@ -4,18 +4,17 @@ import torch
 
 from cvkernels.ops.rotate import triton_kernels as k
 
-from ..case import ROUND, streaming
+from ..case import BOTH, ROUND, streaming
 from .rotate_phase import TILES
 
-_layouts = {"contiguous": ("fp32", "fp16"), "channels-last": ("fp32",)}
 _others = {"theta": "*fp32", "partial": "*fp32", "real_row": "i32", "real_sample": "i32"}
 _aligned = (*ROUND, "real_row", "real_sample")
 CASES = [
     *streaming(
-        k.rotate_forward_kernel, "", ("a", "b", "out"), 1, 1, _others, layouts=_layouts, tiles=TILES, aligned=_aligned,
+        k.rotate_forward_kernel, "", ("a", "b", "out"), 1, 1, _others, layouts=BOTH, tiles=TILES, aligned=_aligned,
     ),
     *streaming(
-        k.rotate_backward_kernel, "angle", ("grad", "out", "grad_a", "grad_b"), 2, 1, _others, layouts=_layouts,
+        k.rotate_backward_kernel, "angle", ("grad", "out", "grad_a", "grad_b"), 2, 1, _others, layouts=BOTH,
         tiles=TILES, aligned=_aligned,
     ),
 ]  # fmt: skip

@@ -1,11 +1,11 @@
-"""rotate_phase, and the sums of angles that the rotations share."""
+"""rotate_phase, and the launch that adds up partial sums."""
 
 import torch
 
-from cvkernels.ops.common.angle import triton_kernels as angle
+from cvkernels.ops.common import triton_kernels as common
 from cvkernels.ops.rotate_phase import triton_kernels as k
 
-from ..case import Case, streaming
+from ..case import BOTH, Case, streaming
 
 # a sample is one row; channels-last, its positions are rows
 TILES = {
@@ -14,16 +14,17 @@ TILES = {
     "interleaved": {"ROWS": 1, "COLUMNS": 1024, "LAST": False, "PAIRS": True},
 }
 _halves = {"contiguous": ("fp32", "fp16"), "interleaved": ("fp32",)}
+_bf16 = BOTH | {"contiguous": ("fp32", "bf16"), "interleaved": ("fp32",)}
 CASES = [
-    *streaming(k.rotate_phase_forward_kernel, "", ("z", "out"), 1, 1, {"theta": "*fp32"}, tiles=TILES),
+    *streaming(k.rotate_phase_forward_kernel, "", ("z", "out"), 1, 1, {"theta": "*fp32"}, layouts=_bf16, tiles=TILES),
     *streaming(
         k.rotate_phase_backward_kernel, "angle", ("grad", "out", "grad_z"), 2, 1,
         {"theta": "*fp64", "partial": "*fp32"}, layouts=_halves, tiles=TILES,
     ),
     Case(
-        angle.angle_sums_kernel, "fp64",
-        {"partial": "*fp32", "out": "*fp64", "angles": "i32", "tiles": "i32", "COLUMNS": "constexpr"},
-        {"COLUMNS": angle.ANGLES},
+        common.totals_kernel, "fp64",
+        {"partial": "*fp32", "out": "*fp64", "channels": "i32", "programs": "i32", "COLUMNS": "constexpr"},
+        {"COLUMNS": common.TOTALS},
     ),
 ]  # fmt: skip
 

@@ -4,21 +4,21 @@ import torch
 
 from cvkernels.ops.unrotate import triton_kernels as k
 
-from ..case import ROUND, streaming
+from ..case import BOTH, ROUND, streaming
 from .rotate_phase import TILES
 
-_layouts = {"contiguous": ("fp32", "fp16"), "channels-last": ("fp32",), "interleaved": ("fp32",)}
 _others = {
     "theta": "*fp32", "partial": "*fp32", "real_row": "i32", "real_sample": "i32", "K": "i32", "angles": "i32",
 }  # fmt: skip
 _aligned = (*ROUND, "real_row", "real_sample")
 CASES = [
     *streaming(
-        k.unrotate_forward_kernel, "", ("h", "out"), 1, 1, _others, layouts=_layouts, tiles=TILES, aligned=_aligned,
+        k.unrotate_forward_kernel, "", ("h", "out"), 1, 1, _others,
+        layouts=BOTH | {"interleaved": ("fp32",)}, tiles=TILES, aligned=_aligned,
     ),
     *streaming(
         k.unrotate_backward_kernel, "angle", ("grad", "h", "grad_h"), 1.5, 1, _others,
-        layouts={"contiguous": ("fp32", "fp16"), "channels-last": ("fp32",)}, tiles=TILES, aligned=_aligned,
+        layouts=BOTH, tiles=TILES, aligned=_aligned,
     ),
 ]  # fmt: skip
 

@@ -8,9 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ..triton_kernels import OPTIONS, add_up, store_channel
-
-ANGLES = 16  # of one program of the second launch
+from ..triton_kernels import totals
 
 
 @triton.jit
@@ -42,23 +40,14 @@ def turn(theta, n):
     return tl.where((which == 1) | (which == 2), -cos, cos), tl.where(which >= 2, -sin, sin)
 
 
-@triton.jit
-def angle_sums_kernel(partial, out, angles, tiles, COLUMNS: tl.constexpr):
-    """The gradient of each angle from the partial sums ``[tiles, angles]``."""
-    k = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
-    store_channel(out, k, angles, add_up(partial, k, angles, tiles, COLUMNS, True), True)
-
-
 def angle_partial(theta, tiles: int, wanted: bool):
-    """(the angle's gradient, where its tiles leave their sums): of no elements and None where nobody asked."""
-    if not wanted:
-        return theta.new_empty(0), None
-    grad = torch.empty_like(theta)
-    return grad, grad if tiles == 1 else theta.new_empty(tiles, theta.numel(), dtype=torch.float32)
+    """Where each tile of a sample leaves the sum of its angle's gradient; None where nobody asked."""
+    return theta.new_empty(tiles, theta.numel(), dtype=torch.float32) if wanted and theta.numel() else None
 
 
-def angle_sums(grad, partial, tiles: int) -> None:
-    """The second launch, where there are partial sums to add up."""
-    if partial is not None and tiles > 1:
-        grid = (triton.cdiv(grad.numel(), ANGLES),)
-        angle_sums_kernel[grid](partial, grad, grad.numel(), tiles, COLUMNS=ANGLES, **OPTIONS)
+def angle_gradient(theta, partial, wanted: bool):
+    """The gradient of theta, of no elements where nobody asked; added up by a launch of its own where a sample has
+    several tiles."""
+    if partial is None:
+        return torch.zeros_like(theta) if wanted else theta.new_empty(0)
+    return totals(partial, theta.dtype).view(theta.shape)

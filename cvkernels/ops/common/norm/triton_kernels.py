@@ -14,6 +14,7 @@ from ..triton_kernels import (
     OPTIONS,
     Tiles,
     add_up,
+    check_vectors,
     load_channel,
     load_parts,
     relu_factor,
@@ -226,13 +227,6 @@ def norm_backward(grad, out, z, weight, residual, rstd, training, c=None):
             t.programs, 1.0 / t.count, c, **t.arguments(), BATCH=training, **OPTIONS,
         )  # fmt: skip
     return grads
-
-
-def check_vectors(**vectors):
-    """Kernels step through a ``[C]`` vector by 1."""
-    for name, vector in vectors.items():
-        if vector is not None and not vector.is_contiguous():
-            raise ValueError(f"`{name}` must be contiguous, got strides {vector.stride()}")
 
 
 def fake_forward(z):
