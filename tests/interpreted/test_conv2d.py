@@ -17,7 +17,7 @@ from cvkernels.ops.conv2d import implicit, triton_config
 from cvkernels.ops.conv2d import triton_kernels as kernels
 from cvkernels.ops.conv2d.reference import conv2d as reference
 from cvkernels.ops.magnitude_relu.reference import magnitude_relu
-from tests.close import assert_close
+from tests.close import assert_close, assert_equivariant
 from tests.watch import rounding_bfloat16, watch
 
 ops = torch.ops.cvkernels_triton
@@ -345,3 +345,15 @@ def test_float64_is_refused():
     z, w = torch.randn(1, 2, 1, 2, 2).double(), torch.randn(1, 1, 1, 1).double()
     with use_backend("triton"), pytest.raises(RuntimeError, match="conv2d has no triton kernel for torch.float64"):
         F.conv2d(z, w)
+
+
+@pytest.mark.parametrize("weights", ["complex", "real"])
+def test_the_law(weights):
+    """A turned input gives the turned output, each sample by its own angle; real weights keep a zero plane zero."""
+    z, a, b = (t.detach() for t in draw((3, 2, 5, 4), 3, (3, 3)))
+    w = a if weights == "real" else (a, b)
+    with use_backend("triton"):
+        assert_equivariant(lambda z: F.conv2d(z, w, stride=2, padding=1), z)
+        z[:, 1] = 0
+        still = F.conv2d(z, w)[:, 1]
+    assert (not still.any()) == (weights == "real")
