@@ -35,6 +35,8 @@ def small_tiles(monkeypatch):
     """Those of sm_80 with TF32 off are half of these."""
     for name, value in {"ROWS": 32, "COLUMNS": 32, "STEP": 32, "PROGRAMS": 12, "STEPS": 1}.items():
         monkeypatch.setattr(triton_config, name, value)
+    for plan in (kernels._plan, kernels._weight_plan):
+        plan.cache_clear()  # they keep the tiles of others
 
 
 def draw(size, channels, kernel, real=False, dtype=torch.float32, layout="contiguous"):

@@ -5,6 +5,7 @@ follows torch's switch for cuDNN's convolutions (`torch.backends.cudnn.conv.fp32
 are float32. The kernels are in triton_gemm.py and triton_weight.py, the sizes of their tiles in triton_config.py.
 """
 
+import functools
 import math
 
 import torch
@@ -51,9 +52,13 @@ def _like(z, channels, height, width):
     return z.new_empty(n, 2, channels, height, width)
 
 
-def _span(*tensors) -> bool:
-    """Whether an offset within one of these can pass 31 bits."""
-    return any(1 + sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True)) >= WIDE for t in tensors)
+def _spans(*layouts) -> bool:
+    """Whether an offset within one of these (shape, strides) can pass 31 bits."""
+    return any(1 + sum((n - 1) * s for n, s in zip(*layout, strict=True)) >= WIDE for layout in layouts)
+
+
+def _layout(t) -> tuple:
+    return tuple(t.shape), t.stride()
 
 
 def _paired(weight_re, weight_im):
@@ -68,36 +73,69 @@ def _geometry(kernel, stride, padding, dilation) -> dict:
     return {f"{name}{axis}": value[d] for name, value in values.items() for d, axis in enumerate("YX")}
 
 
+# What a launch binds depends on shapes and strides alone. Kept: worked out anew it is most of a call's time in Python
+@functools.lru_cache(4096)
+def _plan(arch, dtype, PRECISION, z, out, weight, stride, padding, dilation, backward):
+    """Blocks of positions, the grid, integers and constants of a launch of the forward kernel, either way."""
+    (n, _, source, *size), (_, _, channels, *out_size) = z[0], out[0]
+    kernel, (w_out, w_in, w_y, w_x) = weight[0][2:], weight[1]
+    # positions of one phase: towards the input every residue of the stride is one
+    every = stride if backward else (1, 1)
+    phases = tuple(min(s, length) for s, length in zip(every, out_size, strict=True))
+    positions = n * math.prod(triton.cdiv(length, s) for length, s in zip(out_size, every, strict=True))
+    wide, taps = z[1][2] == 1, math.prod(kernel)
+    t = tile(arch, dtype, PRECISION, wide, positions * math.prod(phases), channels, source, taps)
+    blocks = triton.cdiv(positions, t.M)
+    steps = tuple(s // math.gcd(s, d) for s, d in zip(every, dilation, strict=True))
+    integers = (
+        n, source, *size, channels, *out_size, phases[1],
+        *z[1], *out[1], *((w_in, w_out) if backward else (w_out, w_in)), w_y, w_x,
+    )  # fmt: skip
+    constants = _geometry(kernel, stride, padding, dilation) | t.arguments()
+    constants |= {
+        "STEP_Y": steps[0],
+        "STEP_X": steps[1],
+        "BACKWARD": backward,
+        "WHOLE": source % t.K == 0,
+        "WIDE": _spans(z, out, weight) or positions + t.M >= WIDE,
+        "PRECISION": PRECISION,
+        "enable_fp_fusion": True,
+    }
+    return blocks, (blocks * triton.cdiv(channels, t.N), math.prod(phases)), integers, constants
+
+
 def _launch(
     z, weight_re, weight_im, out, stride, padding, dilation, *, backward=False, scale=None, residual=None, c=0.0,
     power=False,
 ):  # fmt: skip
     """``out`` from ``z``, whichever direction; with ``power`` returns the partial sums ``[programs, channels]``."""
     weight_re, weight_im = _paired(weight_re, weight_im)
-    n, _, channels, out_height, out_width = out.shape
-    source = z.shape[2]
-    kernel = weight_re.shape[2:]
-    w_out, w_in, w_y, w_x = weight_re.stride()
-    # positions of one phase: towards the input every residue of the stride is one
-    every = stride if backward else (1, 1)
-    phases = tuple(min(s, size) for s, size in zip(every, out.shape[3:], strict=True))
-    positions = n * math.prod(triton.cdiv(size, s) for size, s in zip(out.shape[3:], every, strict=True))
     arch = architecture(z)
-    PRECISION = precision(z, arch)
-    wide, taps = z.stride(2) == 1, math.prod(kernel)
-    t = tile(arch, z.dtype, PRECISION, wide, positions * math.prod(phases), channels, source, taps)
-    blocks = triton.cdiv(positions, t.M)
-    partial = z.new_empty(blocks, channels, dtype=torch.float32) if power else None
-    steps = tuple(s // math.gcd(s, d) for s, d in zip(every, dilation, strict=True))
-    conv2d_kernel[(blocks * triton.cdiv(channels, t.N), math.prod(phases))](
-        z, weight_re, weight_im, out, scale, residual, partial, c,
-        n, source, *z.shape[3:], channels, out_height, out_width, phases[1],
-        *z.stride(), *out.stride(), *((w_in, w_out) if backward else (w_out, w_in)), w_y, w_x,
-        **_geometry(kernel, stride, padding, dilation), STEP_Y=steps[0], STEP_X=steps[1], BACKWARD=backward,
-        WHOLE=source % t.K == 0, WIDE=_span(z, out, weight_re) or positions + t.M >= WIDE,
-        PRECISION=PRECISION, **t.arguments(), enable_fp_fusion=True,
-    )  # fmt: skip
+    how = (tuple(stride), tuple(padding), tuple(dilation))
+    layouts = (_layout(z), _layout(out), _layout(weight_re))
+    blocks, grid, integers, constants = _plan(arch, z.dtype, precision(z, arch), *layouts, *how, backward)
+    partial = z.new_empty(blocks, out.shape[2], dtype=torch.float32) if power else None
+    conv2d_kernel[grid](z, weight_re, weight_im, out, scale, residual, partial, c, *integers, **constants)
     return partial
+
+
+@functools.lru_cache(4096)
+def _weight_plan(arch, dtype, PRECISION, grad, z, kernel, is_complex, stride, padding, dilation):
+    """The grid, whose second axis are the shares, integers and constants of the weight gradient's launch."""
+    (n, _, channels, *out_size), (_, _, source, *size) = grad[0], z[0]
+    inner, positions = source * math.prod(kernel), n * math.prod(out_size)
+    t, chunk = weight_tile(arch, dtype, PRECISION, z[1][2] == 1, positions, channels, inner)
+    grid = triton.cdiv(channels, t.M) * triton.cdiv(inner, t.N), triton.cdiv(positions, chunk)
+    integers = (positions, chunk, source, *size, channels, *out_size, *grad[1], *z[1])
+    constants = _geometry(kernel, stride, padding, dilation) | t.arguments()
+    constants |= {
+        "COMPLEX": is_complex,
+        "WHOLE": source % t.N == 0,
+        "WIDE": _spans(grad, z) or positions + chunk >= WIDE,
+        "PRECISION": PRECISION,
+        "enable_fp_fusion": True,
+    }
+    return grid, integers, constants
 
 
 def _sum(partial, out_re, out_im, taps, inner):
@@ -169,22 +207,13 @@ def conv2d_backward_weight(grad, z, kernel_size, is_complex, stride, padding, di
     out_re, out_im = _fake_backward_weight(grad, z, kernel_size, is_complex, stride, padding, dilation)
     if not grad.numel() or not out_re.numel():
         return out_re.zero_(), out_im.zero_()
-    n, _, channels, out_height, out_width = grad.shape
-    source, taps, positions = z.shape[2], math.prod(kernel_size), n * out_height * out_width
     arch = architecture(z)
-    PRECISION = precision(z, arch)
-    t, chunk = weight_tile(arch, z.dtype, PRECISION, z.stride(2) == 1, positions, channels, source * taps)
-    splits = triton.cdiv(positions, chunk)
-    blocks = triton.cdiv(channels, t.M) * triton.cdiv(source * taps, t.N)
+    how = (tuple(kernel_size), is_complex, tuple(stride), tuple(padding), tuple(dilation))
+    grid, integers, constants = _weight_plan(arch, z.dtype, precision(z, arch), _layout(grad), _layout(z), *how)
     with torch.cuda.device_of(z):
-        partial = z.new_empty(splits, (2 if is_complex else 1) * out_re.numel(), dtype=torch.float32)
-        conv2d_backward_weight_kernel[(blocks, splits)](
-            grad, z, partial, positions, chunk, source, *z.shape[3:], channels, out_height, out_width,
-            *grad.stride(), *z.stride(), **_geometry(kernel_size, stride, padding, dilation), COMPLEX=is_complex,
-            WHOLE=source % t.N == 0, WIDE=_span(grad, z) or positions + chunk >= WIDE, PRECISION=PRECISION,
-            **t.arguments(), enable_fp_fusion=True,
-        )  # fmt: skip
-        _sum(partial, out_re, out_im if is_complex else None, taps, source)
+        partial = z.new_empty(grid[1], (2 if is_complex else 1) * out_re.numel(), dtype=torch.float32)
+        conv2d_backward_weight_kernel[grid](grad, z, partial, *integers, **constants)
+        _sum(partial, out_re, out_im if is_complex else None, math.prod(kernel_size), z.shape[2])
     return out_re, out_im
 
 
