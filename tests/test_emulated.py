@@ -11,9 +11,10 @@ import pytest
 from tests.emulated import library
 
 ROOT = Path(__file__).parent.parent
-# what a kernel decides; the rest of a suite (transforms, tracing, strides of incoming gradients) is decided in Python
+# what a kernel decides; transforms, tracing, strides of incoming gradients are Python's, and sizes, layouts and dtypes
+# are tests/emulated/test_kernels.py's own
 ELSEWHERE = (
-    "several-chunks", "test_layouts", "incoming_gradients", "vmap", "func_grad", "double_backward", "gradcheck",
+    "test_sizes", "test_layouts", "incoming_gradients", "vmap", "func_grad", "double_backward", "gradcheck",
     "operator", "compile", "forward_mode", "refus", "half_precision_is_rounded_once",
 )  # fmt: skip
 OPS = (
