@@ -12,24 +12,39 @@ struct Complex {
   T re, im;
 };
 
+// The modulus from which an element passes. It is divided by once: a kernel that keeps this makes products of
+// quotients.
+template <class T>
+struct Limit {
+  T c, square, inverse;
+  CVK_INLINE Limit(T limit) : c(limit), square(limit * limit), inverse(T(1) / limit) {}
+};
+
+template <class T>
+struct Just {  // keeps an argument from naming T: a plain number stands for its limit
+  using type = T;
+};
+template <class T>
+using limit_t = typename Just<Limit<T>>::type;
+
 // |v| / max(|v|, c). At |v| >= c, and for NaN, exactly 1: the element itself passes, also where the square overflows.
 template <class T>
-CVK_INLINE T relu_factor(T re, T im, T c) {
+CVK_INLINE T relu_factor(T re, T im, limit_t<T> c) {
   const T power = re * re + im * im;
-  const T factor = std::sqrt(power) / c;
-  return power < c * c ? factor : T(1);
+  const T factor = std::sqrt(power) * c.inverse;
+  return power < c.square ? factor : T(1);
 }
 
 // dL/dv from dL/dy = g, given v:  |v| <  c:  (|v| g + Re(conj(u) g) v) / c with u = v / |v|, and 0 at v = 0.
 template <class T>
-CVK_INLINE Complex<T> relu_backward(T re, T im, T g_re, T g_im, T c, bool detach) {
+CVK_INLINE Complex<T> relu_backward(T re, T im, T g_re, T g_im, limit_t<T> c, bool detach) {
   const T power = re * re + im * im;
-  const bool inside = power < c * c;
+  const bool inside = power < c.square;
   const T modulus = std::sqrt(power);
   const T inverse = power > T(0) ? T(1) / modulus : T(0);
   const T dot = (re * inverse) * g_re + (im * inverse) * g_im;
-  const T keep = inside ? modulus / c : T(1);
-  const T turn = inside && !detach ? dot / c : T(0);
+  const T keep = inside ? modulus * c.inverse : T(1);
+  const T turn = inside && !detach ? dot * c.inverse : T(0);
   return {keep * g_re + turn * re, keep * g_im + turn * im};
 }
 
@@ -42,25 +57,33 @@ struct Gate {
 };
 
 template <class T>
-CVK_INLINE Gate<T> gate_from_output(T y_re, T y_im, T g_re, T g_im, T c) {
+CVK_INLINE Gate<T> gate_from_output(T y_re, T y_im, T g_re, T g_im, limit_t<T> c) {
   const T power = y_re * y_re + y_im * y_im;
-  const bool inside = power < c * c;
-  const T modulus = std::sqrt(power);
-  const T inverse = power > T(0) ? T(1) / modulus : T(0);
+  const bool inside = power < c.square;
+  const T gate = std::sqrt(std::sqrt(power) * c.inverse);  // |v| / c
+  const T back = gate > T(0) ? T(1) / gate : T(0);
+  const T inverse = (back * back) * c.inverse;  // 1 / |y|
   const T u_re = y_re * inverse, u_im = y_im * inverse;
   const T dot = inside ? u_re * g_re + u_im * g_im : T(0);
-  const T gate = std::sqrt(modulus / c);  // |v| / c
   const T keep = inside ? gate : T(1);
-  const T root = inside ? std::sqrt(c * inverse) : T(1);
-  return {{keep * (g_re + dot * u_re), keep * (g_im + dot * u_im)}, root};
+  return {{keep * (g_re + dot * u_re), keep * (g_im + dot * u_im)}, inside ? back : T(1)};
 }
 
 // v from y alone.
 template <class T>
-CVK_INLINE T root_from_output(T y_re, T y_im, T c) {
+CVK_INLINE T root_from_output(T y_re, T y_im, limit_t<T> c) {
   const T power = y_re * y_re + y_im * y_im;
-  const T inverse = power > T(0) ? T(1) / std::sqrt(power) : T(0);
-  return power < c * c ? std::sqrt(c * inverse) : T(1);
+  const T gate = std::sqrt(std::sqrt(power) * c.inverse);
+  const T back = gate > T(0) ? T(1) / gate : T(0);
+  return power < c.square ? back : T(1);
+}
+
+// Re(conj(v) dL/dv) from y and g, without a root: inside, v is y / gate and the gate doubles what is along it.
+template <class T>
+CVK_INLINE T gate_dot(T y_re, T y_im, T g_re, T g_im, limit_t<T> c) {
+  const T power = y_re * y_re + y_im * y_im;
+  const T dot = y_re * g_re + y_im * g_im;
+  return power < c.square ? dot + dot : dot;
 }
 
 }  // namespace cvk

@@ -8,7 +8,8 @@
 
 namespace cvk {
 
-// e^{i theta} of every angle, computed in double: 6.2 rad in a narrower type is already a different angle.
+// e^{i theta} of every angle, computed in double: 6.2 rad in a narrower type is already a different angle. T is float
+// or double.
 template <class T>
 std::vector<Complex<T>> turns_of(const Tensor& theta) {
   std::vector<Complex<T>> turns(static_cast<size_t>(theta.numel()));
@@ -24,10 +25,17 @@ std::vector<Complex<T>> turns_of(const Tensor& theta) {
 
 // Sum of Im(conj(x) g): dL/dtheta of x = z e^{i theta}.
 template <class T, int64_t STEP>
-CVK_CLONES double cross(const T* re, const T* im, const T* g_re, const T* g_im, int64_t count) {
+CVK_CLONES double cross(const T* re, const T* im, const T* g_re, const T* g_im, Block b) {
+  using A = wide_t<T>;
   double sum = 0;
+  for (int64_t row = 0; row < b.rows; ++row) {
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) sum += re[i * STEP] * g_im[i * STEP] - im[i * STEP] * g_re[i * STEP];
+    for (int64_t i = 0; i < b.count; ++i) {
+      const A x = re[i * STEP], y = im[i * STEP], p = g_re[i * STEP], q = g_im[i * STEP];
+      sum += x * q - y * p;
+    }
+    re += b.stride, im += b.stride, g_re += b.stride, g_im += b.stride;
+  }
   return sum;
 }
 

@@ -25,46 +25,76 @@ void with_flag(bool flag, F f) {
 
 template <class T, class W, class Residual>
 CVK_CLONES void forward_lines(W, Residual, const T* re, const T* im, const T* res_re, const T* res_im, T* out_re,
-                              T* out_im, Lines lines, const T* scale, T c) {
+                              T* out_im, Lines lines, const wide_t<T>* scale, Limit<wide_t<T>> c) {
+  using A = wide_t<T>;
   for (int64_t line = 0; line < lines.count; ++line, scale += lines.advance) {
     const int64_t at = line * lines.stride;
     CVK_SIMD
     for (int64_t i = 0; i < lines.length; ++i) {
       const int64_t k = at + i * W::step;
-      const T s = scale[i * W::channel];
-      T r = re[k] * s, m = im[k] * s;
-      if constexpr (Residual::value) r += res_re[k], m += res_im[k];
-      const T factor = relu_factor(r, m, c);
+      const A s = scale[i * W::channel], x = re[k], y = im[k];
+      A r = x * s, m = y * s;
+      if constexpr (Residual::value) {
+        const A p = res_re[k], q = res_im[k];
+        r += p, m += q;
+      }
+      const A factor = relu_factor(r, m, c);
       out_re[k] = r * factor;
       out_im[k] = m * factor;
     }
   }
 }
 
-// From y, g and the residual: writes dL/dv to gate and adds Re(conj(x) dL/dv) of the normalised x. Where z was kept
-// (there is a weight) x = rstd z, else x = v - residual with v from y.
+// What the backward reads; parts of one kind stand `part` apart.
+template <class T>
+struct Read {
+  const T *y, *g, *res, *z;
+  int64_t part;
+};
+
+// dL/dv = gate and the normalised x of one element: x = rstd z where z was kept (there is a weight), else
+// v - residual with v from y.
+template <class T>
+struct Pulled {
+  Complex<T> gate, x;
+};
+
+template <class Residual, class Kept, class T>
+CVK_INLINE Pulled<wide_t<T>> pull(const Read<T>& from, int64_t k, wide_t<T> rstd, const Limit<wide_t<T>>& c) {
+  using A = wide_t<T>;
+  const int64_t l = k + from.part;
+  const A yr = from.y[k], ym = from.y[l], gr = from.g[k], gm = from.g[l];
+  const auto gate = gate_from_output(yr, ym, gr, gm, c);
+  if constexpr (Kept::value) {
+    const A zr = from.z[k], zm = from.z[l];
+    return {gate.grad, {zr * rstd, zm * rstd}};
+  } else if constexpr (Residual::value) {
+    const A rr = from.res[k], rm = from.res[l];
+    return {gate.grad, {gate.root * yr - rr, gate.root * ym - rm}};
+  } else {
+    return {gate.grad, {gate.root * yr, gate.root * ym}};
+  }
+}
+
+// Adds Re(conj(x) dL/dv), element by element: a line's sum, or one for each channel.
 template <class T, class W, class Residual, class Kept>
-CVK_CLONES void gate_lines(W, Residual, Kept, const T* y_re, const T* y_im, const T* g_re, const T* g_im,
-                           const T* res_re, const T* res_im, const T* z_re, const T* z_im, T* gate_re, T* gate_im,
-                           Lines lines, const T* rstd, T c, sum_t<T, W>* sums) {
+CVK_CLONES void dot_lines(W, Residual, Kept, Read<T> from, Lines lines, const wide_t<T>* rstd, Limit<wide_t<T>> c,
+                          sum_t<T, W>* sums) {
+  using A = wide_t<T>;
   for (int64_t line = 0; line < lines.count; ++line, rstd += lines.advance, sums += lines.advance) {
-    const int64_t at = line * lines.stride;
-    T sum = 0;
+    const int64_t at = lines.first + line * lines.stride;
+    A sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < lines.length; ++i) {
       const int64_t k = at + i * W::step;
-      const T yr = y_re[k], ym = y_im[k];
-      const auto gate = gate_from_output(yr, ym, g_re[k], g_im[k], c);
-      T xr, xm;
-      if constexpr (Kept::value) {
-        xr = z_re[k] * rstd[i * W::channel], xm = z_im[k] * rstd[i * W::channel];
+      A dot;
+      if constexpr (Residual::value || Kept::value) {
+        const auto p = pull<Residual, Kept>(from, k, rstd[i * W::channel], c);
+        dot = p.x.re * p.gate.re + p.x.im * p.gate.im;
       } else {
-        xr = gate.root * yr, xm = gate.root * ym;
-        if constexpr (Residual::value) xr -= res_re[k], xm -= res_im[k];
+        const A yr = from.y[k], ym = from.y[k + from.part], gr = from.g[k], gm = from.g[k + from.part];
+        dot = gate_dot(yr, ym, gr, gm, c);
       }
-      gate_re[k] = gate.grad.re;
-      gate_im[k] = gate.grad.im;
-      const T dot = xr * gate.grad.re + xm * gate.grad.im;
       if constexpr (W::channel) {
         sums[i] += dot;
       } else {
@@ -75,27 +105,25 @@ CVK_CLONES void gate_lines(W, Residual, Kept, const T* y_re, const T* y_im, cons
   }
 }
 
-// alpha gate + beta x; out may be gate
+// out = alpha gate + beta x, and the gate itself where there is a residual: that is its gradient. The gate is worked
+// out again rather than kept by the first pass, which would be read back rounded to a narrow type.
 template <class T, class W, class Residual, class Kept>
-CVK_CLONES void combine_lines(W, Residual, Kept, const T* y_re, const T* y_im, const T* res_re, const T* res_im,
-                              const T* z_re, const T* z_im, const T* gate_re, const T* gate_im, T* out_re, T* out_im,
-                              Lines lines, const T* rstd, T c, const T* alpha, const T* beta) {
+CVK_CLONES void combine_lines(W, Residual, Kept, Read<T> from, T* out, T* gate, Lines lines, const wide_t<T>* rstd,
+                              Limit<wide_t<T>> c, const wide_t<T>* alpha, const wide_t<T>* beta) {
+  using A = wide_t<T>;
   for (int64_t line = 0; line < lines.count; ++line) {
-    const int64_t at = line * lines.stride;
+    const int64_t at = lines.first + line * lines.stride;
     CVK_SIMD
     for (int64_t i = 0; i < lines.length; ++i) {
       const int64_t k = at + i * W::step;
-      T xr, xm;
-      if constexpr (Kept::value) {
-        xr = z_re[k] * rstd[i * W::channel], xm = z_im[k] * rstd[i * W::channel];
-      } else {
-        const T root = root_from_output(y_re[k], y_im[k], c);
-        xr = root * y_re[k], xm = root * y_im[k];
-        if constexpr (Residual::value) xr -= res_re[k], xm -= res_im[k];
+      const auto p = pull<Residual, Kept>(from, k, rstd[i * W::channel], c);
+      const A a = alpha[i * W::channel], b = beta[i * W::channel];
+      out[k] = a * p.gate.re + b * p.x.re;
+      out[k + from.part] = a * p.gate.im + b * p.x.im;
+      if constexpr (Residual::value) {
+        gate[k] = p.gate.re;
+        gate[k + from.part] = p.gate.im;
       }
-      const T a = alpha[i * W::channel], b = beta[i * W::channel];
-      out_re[k] = a * gate_re[k] + b * xr;
-      out_im[k] = a * gate_im[k] + b * xm;
     }
     rstd += lines.advance, alpha += lines.advance, beta += lines.advance;
   }
@@ -108,18 +136,18 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::optional<Tensor> running_power
   const Running running{running_power, batches, training, momentum};
   check_norm(z, v, running, weight);
   if (residual) check_alike(*residual, v, z, "residual");
-  Tensor out = torch::stable::empty_like(z), rstd = torch::stable::new_empty(z, {v.c});
+  Tensor out = torch::stable::empty_like(z), rstd = wide_empty(z, {v.c});
   with_dtype(z, "batch_norm_relu", [&](auto zero) {
     using T = decltype(zero);
+    using A = wide_t<T>;
     const T *in = data<T>(z), *res = data_or_null<T>(residual);
     T* to = data<T>(out);
+    const Limit<A> limit(static_cast<A>(c));
     with_flag(res != nullptr, [&](auto has_residual) {
-      normalise<T>(v, in, running, data_or_null<T>(weight), eps, data<T>(rstd),
-                   [&](auto walk, Lines lines, const T* scale) {
-                     const int64_t re = lines.first, im = re + v.part;
-                     forward_lines(walk, has_residual, in + re, in + im, res + re, res + im, to + re, to + im, lines,
-                                   scale, static_cast<T>(c));
-                   });
+      normalise<T>(v, in, running, weight, eps, data<A>(rstd), [&](auto walk, Lines lines, const A* scale) {
+        const int64_t re = lines.first, im = re + v.part;
+        forward_lines(walk, has_residual, in + re, in + im, res + re, res + im, to + re, to + im, lines, scale, limit);
+      });
     });
   });
   return {out, rstd};
@@ -139,25 +167,22 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, std::option
   Tensor grad_weight = weight ? torch::stable::empty_like(*weight) : none_like(out);
   with_dtype(out, "batch_norm_relu", [&](auto zero) {
     using T = decltype(zero);
-    const T *y = data<T>(out), *g = data<T>(grad), *in = data_or_null<T>(z), *res = data_or_null<T>(residual);
-    T* to = data<T>(grad_z);
-    T* gate = residual ? data<T>(grad_residual) : to;  // dL/dv is the residual's gradient
-    const T limit = static_cast<T>(c);
-    with_flag(res != nullptr, [&](auto has_residual) {
-      with_flag(in != nullptr, [&](auto kept) {
-        normalise_backward<T>(
-            v, data<T>(rstd), data_or_null<T>(weight), training, weight ? data<T>(grad_weight) : nullptr,
-            [&](auto walk, Lines lines, const T* r, auto* sums) {
-              const int64_t re = lines.first, im = re + v.part;
-              gate_lines(walk, has_residual, kept, y + re, y + im, g + re, g + im, res + re, res + im, in + re, in + im,
-                         gate + re, gate + im, lines, r, limit, sums);
+    using A = wide_t<T>;
+    const Read<T> from{data<T>(out), data<T>(grad), data_or_null<T>(residual), data_or_null<T>(z), v.part};
+    T *to = data<T>(grad_z), *gate = data<T>(grad_residual);
+    const Limit<A> limit(static_cast<A>(c));
+    with_flag(residual.has_value(), [&](auto has_residual) {
+      with_flag(z.has_value(), [&](auto kept) {
+        const auto sums = normalise_backward<T>(
+            v, data<A>(rstd), weight, training,
+            [&](auto walk, Lines lines, const A* r, auto* into) {
+              dot_lines(walk, has_residual, kept, from, lines, r, limit, into);
             },
             [&](auto walk, const auto& reduce) { return channel_sums<T>(walk, v, reduce); },
-            [&](auto walk, Lines lines, const T* r, const T* alpha, const T* beta) {
-              const int64_t re = lines.first, im = re + v.part;
-              combine_lines(walk, has_residual, kept, y + re, y + im, res + re, res + im, in + re, in + im, gate + re,
-                            gate + im, to + re, to + im, lines, r, limit, alpha, beta);
+            [&](auto walk, Lines lines, const A* r, const A* alpha, const A* beta) {
+              combine_lines(walk, has_residual, kept, from, to, gate, lines, r, limit, alpha, beta);
             });
+        store_channels(sums, grad_weight);
       });
     });
   });

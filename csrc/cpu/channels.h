@@ -32,9 +32,9 @@ void with_walk(const Planar& v, F f) {
   }
 }
 
-// Sums of lines are kept in double, sums of rows of channels in the feature's own type: there are as many as channels.
+// Sums of lines are kept in double, sums of rows of channels in what is computed in: there are as many as channels.
 template <class T, class W>
-using sum_t = std::conditional_t<W::channel == 1, T, double>;
+using sum_t = std::conditional_t<W::channel == 1, wide_t<T>, double>;
 
 // What a kernel does in one call: `count` lines of `length` elements, `stride` apart. The per-channel numbers of a line
 // stand `advance` after those of the line before: 1 for neighbouring planes, 0 for one channel's planes or rows of
@@ -46,26 +46,32 @@ struct Lines {
 // Adds re^2 + im^2 of each line (of each channel) to sums.
 template <class T, class W>
 CVK_CLONES void power_lines(W, const T* re, const T* im, Lines lines, sum_t<T, W>* sums) {
+  using A = wide_t<T>;
   for (int64_t line = 0; line < lines.count; ++line, re += lines.stride, im += lines.stride, sums += lines.advance) {
     if constexpr (W::channel) {
       CVK_SIMD
-      for (int64_t i = 0; i < lines.length; ++i) sums[i] += re[i] * re[i] + im[i] * im[i];
+      for (int64_t i = 0; i < lines.length; ++i) {
+        const A r = re[i], m = im[i];
+        sums[i] += r * r + m * m;
+      }
     } else {
       // four sums that do not wait for each other: one alone is bound by the latency of its additions
       const int64_t half = lines.length / 2, other = half * W::step;
-      T a = 0, b = 0, c = 0, d = 0;
+      A a = 0, b = 0, c = 0, d = 0;
 #pragma omp simd reduction(+ : a, b, c, d)
       for (int64_t i = 0; i < half; ++i) {
         const int64_t k = i * W::step;
-        a += re[k] * re[k];
-        b += im[k] * im[k];
-        c += re[k + other] * re[k + other];
-        d += im[k + other] * im[k + other];
+        const A r = re[k], m = im[k], p = re[k + other], q = im[k + other];
+        a += r * r;
+        b += m * m;
+        c += p * p;
+        d += q * q;
       }
       if (lines.length % 2) {
         const int64_t k = (lines.length - 1) * W::step;
-        a += re[k] * re[k];
-        b += im[k] * im[k];
+        const A r = re[k], m = im[k];
+        a += r * r;
+        b += m * m;
       }
       *sums += static_cast<double>(a + b) + static_cast<double>(c + d);
     }
@@ -156,38 +162,68 @@ struct Running {
 };
 
 // 1 / sqrt(E|z|^2 + eps) of one channel from the sum of its powers, with the running update; or from the running power.
-template <class T>
-T channel_rstd(const Running& running, double rate, int64_t c, double sum, double count, double eps) {
+// A: float or double, as the running power is.
+template <class A>
+A channel_rstd(const Running& running, double rate, int64_t c, double sum, double count, double eps) {
   double mean;
   if (running.batch_statistics()) {
     mean = sum / count;
     if (running.training && running.power) {
-      T& kept = data<T>(*running.power)[c];
-      kept = static_cast<T>(kept + rate * (static_cast<T>(mean) - kept));
+      A& kept = data<A>(*running.power)[c];
+      kept = static_cast<A>(kept + rate * (static_cast<A>(mean) - kept));
     }
   } else {
-    mean = data<T>(*running.power)[c];
+    mean = data<A>(*running.power)[c];
   }
-  return static_cast<T>(1.0 / std::sqrt(mean + eps));
+  return static_cast<A>(1.0 / std::sqrt(mean + eps));
+}
+
+// A scale or an offset per channel: in the dtype of the feature, or float32 beside half precision.
+inline void check_per_channel(const std::optional<Tensor>& x, const Tensor& z, int64_t channels, const char* name) {
+  if (!x) return;
+  check_vector(*x, channels, name);
+  STD_TORCH_CHECK(x->scalar_type() == z.scalar_type() || x->scalar_type() == wide_dtype(z), name,
+                  " must have the dtype of the feature, or float32 beside half precision");
+}
+
+inline void check_statistic(const std::optional<Tensor>& x, const Tensor& z, int64_t channels, const char* name) {
+  if (!x) return;
+  check_vector(*x, channels, name);
+  STD_TORCH_CHECK(x->scalar_type() == wide_dtype(z), name, " must be float32, or float64 beside float64");
 }
 
 inline void check_norm(const Tensor& z, const Planar& v, const Running& running, const std::optional<Tensor>& weight) {
-  if (running.power) {
-    check_vector(*running.power, v.c, "running_power");
-    STD_TORCH_CHECK(running.power->scalar_type() == z.scalar_type(), "running_power must have the dtype of z");
-  }
+  check_statistic(running.power, z, v.c, "running_power");
   if (running.batches) STD_TORCH_CHECK(running.batches->numel() == 1, "batches must hold one element");
-  if (weight) {
-    check_vector(*weight, v.c, "weight");
-    STD_TORCH_CHECK(weight->scalar_type() == z.scalar_type(), "weight must have the dtype of z");
-  }
+  check_per_channel(weight, z, v.c, "weight");
+}
+
+// What is given per channel, as float or double; nothing where it is not given.
+template <class A>
+std::vector<A> channel_values(const std::optional<Tensor>& x) {
+  std::vector<A> values;
+  if (!x) return values;
+  with_dtype(*x, "a per-channel vector", [&](auto zero) {
+    const auto* from = data<decltype(zero)>(*x);
+    for (int64_t c = 0; c < x->numel(); ++c) values.push_back(static_cast<A>(from[c]));
+  });
+  return values;
+}
+
+template <class A>
+void store_channels(const std::vector<A>& values, const Tensor& to) {
+  if (to.numel() == 0) return;
+  with_dtype(to, "a per-channel vector", [&](auto zero) {
+    auto* out = data<decltype(zero)>(to);
+    for (size_t c = 0; c < values.size(); ++c) out[c] = values[c];
+  });
 }
 
 // The sums per channel of reduce(walk, lines, sums, per-channel offset), over the whole feature.
 template <class T, class W, class Reduce>
 std::vector<double> channel_sums(W walk, const Planar& v, const Reduce& reduce) {
   if constexpr (W::channel) {
-    std::vector<T> partial(static_cast<size_t>(row_blocks(v) * v.c), T(0));
+    std::vector<wide_t<T>> partial(static_cast<size_t>(row_blocks(v) * v.c), wide_t<T>(0));
     for_row_blocks(v, [&](int64_t b, Lines lines) { reduce(walk, lines, partial.data() + b * v.c, 0); });
     return fold(partial, v.c);
   } else {
@@ -197,11 +233,23 @@ std::vector<double> channel_sums(W walk, const Planar& v, const Reduce& reduce) 
   }
 }
 
-// 64 bytes of elements, at any address: one AVX-512 register, or as many smaller ones as it takes.
+// 64 bytes of what T is computed in: one AVX-512 register, or as many smaller ones as it takes.
 template <class T>
 struct Lanes {
-  typedef T type __attribute__((vector_size(64), aligned(alignof(T)), may_alias));
+  typedef T type __attribute__((vector_size(64)));
+  typedef T loose __attribute__((vector_size(64), aligned(alignof(T)), may_alias));  // at any address
   static constexpr int64_t count = 64 / sizeof(T);
+  static CVK_INLINE void load(const T* x, type& to) { to = *reinterpret_cast<const loose*>(x); }
+};
+template <>
+struct Lanes<BFloat16> {
+  typedef float type __attribute__((vector_size(64)));
+  typedef uint32_t wide __attribute__((vector_size(64)));
+  typedef uint16_t loose __attribute__((vector_size(32), aligned(2), may_alias));
+  static constexpr int64_t count = 16;
+  static CVK_INLINE void load(const BFloat16* x, type& to) {
+    to = reinterpret_cast<type>(__builtin_convertvector(*reinterpret_cast<const loose*>(x), wide) << 16);
+  }
 };
 
 constexpr int64_t SAMPLE_BLOCK = 4;  // samples of a task
@@ -210,57 +258,68 @@ constexpr int64_t SAMPLE_BLOCK = 4;  // samples of a task
 // Planes are short: what a sum over each alone would cost is mostly the folding of its lanes (N=64, C=32, 16x16, one
 // thread: 0.083 ms for the powers so, 0.05 ms lane by lane).
 template <class T>
-CVK_CLONES void product_planes(const T* x, const T* y, int64_t samples, int64_t channels, int64_t length,
-                               const T* factor, T* lanes) {
+CVK_CLONES void product_planes(const T* x, const T* y, int64_t planes, int64_t channels, int64_t length,
+                               const wide_t<T>* factor, wide_t<T>* lanes) {
+  using A = wide_t<T>;
   using V = typename Lanes<T>::type;
   constexpr int64_t L = Lanes<T>::count;
-  for (int64_t half = 0; half < 2 * samples; ++half) {
-    for (int64_t c = 0; c < channels; ++c, x += length, y += length) {
-      const T f = factor ? factor[c] : T(1);
-      V a = {}, b = {};
-      int64_t i = 0;
-      for (; i + 2 * L <= length; i += 2 * L) {
-        a += (*reinterpret_cast<const V*>(x + i) * f) * *reinterpret_cast<const V*>(y + i);
-        b += (*reinterpret_cast<const V*>(x + i + L) * f) * *reinterpret_cast<const V*>(y + i + L);
-      }
-      for (; i + L <= length; i += L)
-        a += (*reinterpret_cast<const V*>(x + i) * f) * *reinterpret_cast<const V*>(y + i);
-      T rest = 0;
-      for (; i < length; ++i) rest += (x[i] * f) * y[i];
-      *reinterpret_cast<V*>(lanes + c * L) += a + b;
-      lanes[c * L] += rest;
+  for (int64_t p = 0, c = 0; p < planes; ++p, c = c + 1 == channels ? 0 : c + 1, x += length, y += length) {
+    const A f = factor ? factor[c] : A(1);
+    V a = {}, b = {}, q, r;
+    int64_t i = 0;
+    for (; i + 2 * L <= length; i += 2 * L) {
+      Lanes<T>::load(x + i, q), Lanes<T>::load(y + i, r);
+      a += (q * f) * r;
+      Lanes<T>::load(x + i + L, q), Lanes<T>::load(y + i + L, r);
+      b += (q * f) * r;
     }
+    for (; i + L <= length; i += L) {
+      Lanes<T>::load(x + i, q), Lanes<T>::load(y + i, r);
+      a += (q * f) * r;
+    }
+    A rest = 0;
+    for (; i < length; ++i) rest += (static_cast<A>(x[i]) * f) * static_cast<A>(y[i]);
+    *reinterpret_cast<typename Lanes<A>::loose*>(lanes + c * L) += a + b;
+    lanes[c * L] += rest;
   }
 }
 
-template <class T>
-CVK_CLONES void fold_lanes(const T* lanes, int64_t channels, double* sums) {
-  for (int64_t c = 0; c < channels; ++c, lanes += Lanes<T>::count) {
-    T sum = 0;
+template <class A>
+CVK_CLONES void fold_lanes(const A* lanes, int64_t channels, double* sums) {
+  for (int64_t c = 0; c < channels; ++c, lanes += Lanes<A>::count) {
+    A sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t l = 0; l < Lanes<T>::count; ++l) sum += lanes[l];
+    for (int64_t l = 0; l < Lanes<A>::count; ++l) sum += lanes[l];
     sums[c] += static_cast<double>(sum);
   }
+}
+
+// The sums per channel that add(first sample, samples, lanes [C][Lanes::count]) makes of blocks of samples.
+template <class T, class Add>
+std::vector<double> lane_sums(const Planar& v, const Add& add) {
+  using A = wide_t<T>;
+  const int64_t blocks = (v.n + SAMPLE_BLOCK - 1) / SAMPLE_BLOCK;
+  const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, SAMPLE_BLOCK * v.c * v.s));
+  std::vector<double> partial(static_cast<size_t>(blocks * v.c), 0.0);
+  torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
+    std::vector<A> lanes(static_cast<size_t>(v.c * Lanes<T>::count));
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t first = b * SAMPLE_BLOCK;
+      std::fill(lanes.begin(), lanes.end(), A(0));
+      add(first, std::min(SAMPLE_BLOCK, v.n - first), lanes.data());
+      fold_lanes(lanes.data(), v.c, partial.data() + b * v.c);
+    }
+  });
+  return fold(partial, v.c);
 }
 
 // The sum of Re(conj(x) y) factor per channel of two contiguous features: the parts are multiplied alike, so memory is
 // read in one stream.
 template <class T>
-std::vector<double> product_sums(const Planar& v, const T* x, const T* y, const T* factor) {
-  constexpr int64_t L = Lanes<T>::count;
-  const int64_t blocks = (v.n + SAMPLE_BLOCK - 1) / SAMPLE_BLOCK;
-  const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, SAMPLE_BLOCK * v.c * v.s));
-  std::vector<double> partial(static_cast<size_t>(blocks * v.c), 0.0);
-  torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
-    std::vector<T> lanes(static_cast<size_t>(v.c * L));
-    for (int64_t b = begin; b < end; ++b) {
-      const int64_t first = b * SAMPLE_BLOCK, at = first * v.sample;
-      std::fill(lanes.begin(), lanes.end(), T(0));
-      product_planes(x + at, y + at, std::min(SAMPLE_BLOCK, v.n - first), v.c, v.s, factor, lanes.data());
-      fold_lanes(lanes.data(), v.c, partial.data() + b * v.c);
-    }
+std::vector<double> product_sums(const Planar& v, const T* x, const T* y, const wide_t<T>* factor) {
+  return lane_sums<T>(v, [&](int64_t first, int64_t samples, wide_t<T>* lanes) {
+    product_planes(x + first * v.sample, y + first * v.sample, 2 * v.c * samples, v.c, v.s, factor, lanes);
   });
-  return fold(partial, v.c);
 }
 
 // write(walk, lines, per-channel offset) over the whole feature
@@ -273,39 +332,47 @@ void write_all(W walk, const Planar& v, const Write& write) {
   }
 }
 
+// The sums of |z|^2 per channel, over the whole feature.
+template <class T>
+std::vector<double> power_sums(const Planar& v, const T* z) {
+  if (v.layout == Layout::contiguous && !by_channel<T>(v)) return product_sums<T>(v, z, z, nullptr);
+  std::vector<double> sums;
+  with_walk(v, [&](auto walk) {
+    sums = channel_sums<T>(walk, v, [&](auto w, Lines lines, auto* into, int64_t) {
+      power_lines(w, z + lines.first, z + lines.first + v.part, lines, into);
+    });
+  });
+  return sums;
+}
+
 // Normalise with apply(walk, lines, scale pointer): statistics (where the batch's are wanted), running update, and the
 // pass that writes. rstd [C] is filled; scale is rstd times the weight.
 template <class T, class Apply>
-void normalise(const Planar& v, const T* z, const Running& running, const T* weight, double eps, T* rstd,
-               const Apply& apply) {
+void normalise(const Planar& v, const T* z, const Running& running, const std::optional<Tensor>& weight, double eps,
+               wide_t<T>* rstd, const Apply& apply) {
+  using A = wide_t<T>;
   const double count = static_cast<double>(v.n * v.s), rate = running.training ? running.rate() : 0.0;
   const bool batch = running.batch_statistics();
-  std::vector<T> scale(static_cast<size_t>(v.c));
+  std::vector<A> scale = channel_values<A>(weight);
+  if (!weight) scale.assign(static_cast<size_t>(v.c), A(1));
   const auto settle = [&](int64_t c, double sum) {
-    rstd[c] = channel_rstd<T>(running, rate, c, sum, count, eps);
-    scale[c] = weight ? rstd[c] * weight[c] : rstd[c];
+    rstd[c] = channel_rstd<A>(running, rate, c, sum, count, eps);
+    scale[c] *= rstd[c];
   };
   with_walk(v, [&](auto walk) {
     using W = decltype(walk);
-    const auto power = [&](auto w, Lines lines, auto* sums, int64_t) {
-      power_lines(w, z + lines.first, z + lines.first + v.part, lines, sums);
-    };
     if constexpr (W::channel == 0) {
       if (batch && by_channel<T>(v)) {
         for_channels(v, [&](int64_t c, Lines lines) {
           double sum = 0;
-          power(walk, lines, &sum, c);
+          power_lines(walk, z + lines.first, z + lines.first + v.part, lines, &sum);
           settle(c, sum);
           apply(walk, lines, scale.data() + c);
         });
         return;
       }
     }
-    std::vector<double> sums(scale.size(), 0.0);
-    if (batch) {
-      const bool contiguous = v.layout == Layout::contiguous;
-      sums = contiguous ? product_sums<T>(v, z, z, nullptr) : channel_sums<T>(walk, v, power);
-    }
+    const std::vector<double> sums = batch ? power_sums(v, z) : std::vector<double>(scale.size(), 0.0);
     for (int64_t c = 0; c < v.c; ++c) settle(c, sums[c]);
     write_all(walk, v, [&](auto w, Lines lines, int64_t c) { apply(w, lines, scale.data() + c); });
   });
@@ -314,21 +381,25 @@ void normalise(const Planar& v, const T* z, const Running& running, const T* wei
 // The two passes of a backward: reduce(walk, lines, rstd, sums) adds Re(conj(x) g) per channel, x = rstd z the
 // normalised feature, and whole(walk, reduce) gives the sums over all of it; write(walk, lines, rstd, alpha, beta)
 // gives alpha g + beta x. Through the batch's statistics
-//   dL/dz = rstd (w g - x w E[Re(conj(x) g)]),  through frozen ones rstd w g.     grad_weight: the sums.
+//   dL/dz = rstd (w g - x w E[Re(conj(x) g)]),  through frozen ones rstd w g, which need no sums.
+// Returns the sums: the gradient of the weight.
 template <class T, class Reduce, class Whole, class Write>
-void normalise_backward(const Planar& v, const T* rstd, const T* weight, bool batch, T* grad_weight,
-                        const Reduce& reduce, const Whole& whole, const Write& write) {
+std::vector<wide_t<T>> normalise_backward(const Planar& v, const wide_t<T>* rstd, const std::optional<Tensor>& weight,
+                                          bool batch, const Reduce& reduce, const Whole& whole, const Write& write) {
+  using A = wide_t<T>;
   const double count = static_cast<double>(v.n * v.s);
-  std::vector<T> alpha(static_cast<size_t>(v.c)), beta(static_cast<size_t>(v.c));
+  const std::vector<A> scale = channel_values<A>(weight);
+  std::vector<A> alpha(static_cast<size_t>(v.c)), beta(alpha.size()), grad_weight(alpha.size());
   const auto settle = [&](int64_t c, double sum) {
-    if (grad_weight) grad_weight[c] = static_cast<T>(sum);
-    alpha[c] = weight ? rstd[c] * weight[c] : rstd[c];
-    beta[c] = batch ? static_cast<T>(-alpha[c] * (sum / count)) : T(0);
+    grad_weight[c] = static_cast<A>(sum);
+    alpha[c] = weight ? rstd[c] * scale[c] : rstd[c];
+    beta[c] = batch ? static_cast<A>(-alpha[c] * (sum / count)) : A(0);
   };
+  const bool sums_wanted = batch || weight;
   with_walk(v, [&](auto walk) {
     using W = decltype(walk);
     if constexpr (W::channel == 0) {
-      if (by_channel<T>(v)) {
+      if (sums_wanted && by_channel<T>(v)) {
         for_channels(v, [&](int64_t c, Lines lines) {
           double sum = 0;
           reduce(walk, lines, rstd + c, &sum);
@@ -339,11 +410,12 @@ void normalise_backward(const Planar& v, const T* rstd, const T* weight, bool ba
       }
     }
     const auto each = [&](auto w, Lines lines, auto* into, int64_t c) { reduce(w, lines, rstd + c, into); };
-    const std::vector<double> sums = whole(walk, each);
+    const std::vector<double> sums = sums_wanted ? whole(walk, each) : std::vector<double>(alpha.size(), 0.0);
     for (int64_t c = 0; c < v.c; ++c) settle(c, sums[c]);
     write_all(walk, v,
               [&](auto w, Lines lines, int64_t c) { write(w, lines, rstd + c, alpha.data() + c, beta.data() + c); });
   });
+  return grad_weight;
 }
 
 }  // namespace cvk

@@ -9,46 +9,51 @@ namespace cvk {
 namespace {
 
 template <class T, class W>
-CVK_CLONES void scale_lines(W, const T* re, const T* im, T* out_re, T* out_im, Lines lines, const T* scale) {
+CVK_CLONES void scale_lines(W, const T* re, const T* im, T* out_re, T* out_im, Lines lines, const wide_t<T>* scale) {
+  using A = wide_t<T>;
   for (int64_t line = 0; line < lines.count; ++line, scale += lines.advance) {
     const int64_t at = line * lines.stride;
     CVK_SIMD
     for (int64_t i = 0; i < lines.length; ++i) {
       const int64_t k = at + i * W::step;
-      const T s = scale[i * W::channel];
-      out_re[k] = re[k] * s;
-      out_im[k] = im[k] * s;
+      const A r = re[k], m = im[k], s = scale[i * W::channel];
+      out_re[k] = r * s;
+      out_im[k] = m * s;
     }
   }
 }
 
 // adds Re(conj(x) g) with x = rstd z
 template <class T, class W>
-CVK_CLONES void dot_lines(W, const T* re, const T* im, const T* g_re, const T* g_im, Lines lines, const T* rstd,
+CVK_CLONES void dot_lines(W, const T* re, const T* im, const T* g_re, const T* g_im, Lines lines, const wide_t<T>* rstd,
                           sum_t<T, W>* sums) {
+  using A = wide_t<T>;
   for (int64_t line = 0; line < lines.count; ++line, rstd += lines.advance, sums += lines.advance) {
     const int64_t at = line * lines.stride;
     if constexpr (W::channel) {
       CVK_SIMD
       for (int64_t i = 0; i < lines.length; ++i) {
-        sums[i] += (re[at + i] * rstd[i]) * g_re[at + i] + (im[at + i] * rstd[i]) * g_im[at + i];
+        const A x = re[at + i], y = im[at + i], p = g_re[at + i], q = g_im[at + i];
+        sums[i] += (x * rstd[i]) * p + (y * rstd[i]) * q;
       }
     } else {
-      const T r = *rstd;
+      const A r = *rstd;
       const int64_t half = lines.length / 2, other = half * W::step;
-      T a = 0, b = 0, c = 0, d = 0;  // see power_lines
+      A a = 0, b = 0, c = 0, d = 0;  // see power_lines
 #pragma omp simd reduction(+ : a, b, c, d)
       for (int64_t i = 0; i < half; ++i) {
-        const int64_t k = at + i * W::step;
-        a += (re[k] * r) * g_re[k];
-        b += (im[k] * r) * g_im[k];
-        c += (re[k + other] * r) * g_re[k + other];
-        d += (im[k + other] * r) * g_im[k + other];
+        const int64_t k = at + i * W::step, l = k + other;
+        const A x = re[k], y = im[k], p = g_re[k], q = g_im[k], x2 = re[l], y2 = im[l], p2 = g_re[l], q2 = g_im[l];
+        a += (x * r) * p;
+        b += (y * r) * q;
+        c += (x2 * r) * p2;
+        d += (y2 * r) * q2;
       }
       if (lines.length % 2) {
         const int64_t k = at + (lines.length - 1) * W::step;
-        a += (re[k] * r) * g_re[k];
-        b += (im[k] * r) * g_im[k];
+        const A x = re[k], y = im[k], p = g_re[k], q = g_im[k];
+        a += (x * r) * p;
+        b += (y * r) * q;
       }
       *sums += static_cast<double>(a + b) + static_cast<double>(c + d);
     }
@@ -57,15 +62,17 @@ CVK_CLONES void dot_lines(W, const T* re, const T* im, const T* g_re, const T* g
 
 template <class T, class W>
 CVK_CLONES void combine_lines(W, const T* re, const T* im, const T* g_re, const T* g_im, T* out_re, T* out_im,
-                              Lines lines, const T* rstd, const T* alpha, const T* beta) {
+                              Lines lines, const wide_t<T>* rstd, const wide_t<T>* alpha, const wide_t<T>* beta) {
+  using A = wide_t<T>;
   for (int64_t line = 0; line < lines.count; ++line) {
     const int64_t at = line * lines.stride;
     CVK_SIMD
     for (int64_t i = 0; i < lines.length; ++i) {
       const int64_t k = at + i * W::step;
-      const T a = alpha[i * W::channel], b = beta[i * W::channel], r = rstd[i * W::channel];
-      out_re[k] = a * g_re[k] + b * (re[k] * r);
-      out_im[k] = a * g_im[k] + b * (im[k] * r);
+      const A a = alpha[i * W::channel], b = beta[i * W::channel], r = rstd[i * W::channel];
+      const A x = re[k], y = im[k], p = g_re[k], q = g_im[k];
+      out_re[k] = a * p + b * (x * r);
+      out_im[k] = a * q + b * (y * r);
     }
     rstd += lines.advance, alpha += lines.advance, beta += lines.advance;
   }
@@ -76,13 +83,13 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::optional<Tensor> running_power
   const Planar v = planar(z, "z");
   const Running running{running_power, batches, training, momentum};
   check_norm(z, v, running, weight);
-  Tensor out = torch::stable::empty_like(z), rstd = torch::stable::new_empty(z, {v.c});
+  Tensor out = torch::stable::empty_like(z), rstd = wide_empty(z, {v.c});
   with_dtype(z, "magnitude_batch_norm", [&](auto zero) {
     using T = decltype(zero);
     const T* in = data<T>(z);
     T* to = data<T>(out);
-    normalise<T>(v, in, running, data_or_null<T>(weight), eps, data<T>(rstd),
-                 [&](auto walk, Lines lines, const T* scale) {
+    normalise<T>(v, in, running, weight, eps, data<wide_t<T>>(rstd),
+                 [&](auto walk, Lines lines, const wide_t<T>* scale) {
                    const int64_t re = lines.first, im = re + v.part;
                    scale_lines(walk, in + re, in + im, to + re, to + im, lines, scale);
                  });
@@ -98,22 +105,24 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor z, std::optional<Tensor>
   Tensor grad_weight = weight ? torch::stable::empty_like(*weight) : none_like(z);
   with_dtype(z, "magnitude_batch_norm", [&](auto zero) {
     using T = decltype(zero);
+    using A = wide_t<T>;
     const T *in = data<T>(z), *g = data<T>(grad);
     T* to = data<T>(grad_z);
-    normalise_backward<T>(
-        v, data<T>(rstd), data_or_null<T>(weight), training, weight ? data<T>(grad_weight) : nullptr,
-        [&](auto walk, Lines lines, const T* r, auto* sums) {
+    const auto sums = normalise_backward<T>(
+        v, data<A>(rstd), weight, training,
+        [&](auto walk, Lines lines, const A* r, auto* into) {
           const int64_t re = lines.first, im = re + v.part;
-          dot_lines(walk, in + re, in + im, g + re, g + im, lines, r, sums);
+          dot_lines(walk, in + re, in + im, g + re, g + im, lines, r, into);
         },
         [&](auto walk, const auto& reduce) {
-          if (v.layout == Layout::contiguous) return product_sums<T>(v, in, g, data<T>(rstd));
+          if (v.layout == Layout::contiguous) return product_sums<T>(v, in, g, data<A>(rstd));
           return channel_sums<T>(walk, v, reduce);
         },
-        [&](auto walk, Lines lines, const T* r, const T* alpha, const T* beta) {
+        [&](auto walk, Lines lines, const A* r, const A* alpha, const A* beta) {
           const int64_t re = lines.first, im = re + v.part;
           combine_lines(walk, in + re, in + im, g + re, g + im, to + re, to + im, lines, r, alpha, beta);
         });
+    store_channels(sums, grad_weight);
   });
   return {grad_z, grad_weight};
 }

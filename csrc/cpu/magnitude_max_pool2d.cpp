@@ -33,27 +33,39 @@ Window window_of(int64_t h, int64_t w, const std::vector<int64_t>& kernel, const
 // Rows of outputs whose scratch stays in the first-level cache.
 int64_t row_block(const Window& w) { return std::max<int64_t>(1, 1024 / w.x.out); }
 
-// The best of each of `count` windows so far. Places are kept as T, to be selected in the same lanes as the values.
-template <class T>
+// Neighbouring planes whose rows pair up without a rest are one tall plane: short ones are pooled many at once.
+int64_t stacked(const Window& w, int64_t channels) {
+  if (w.y.out * 2 != w.y.size) return 1;
+  return std::max<int64_t>(1, std::min(channels, CHUNK / (w.y.size * w.x.size)));
+}
+
+Window tall(Window w, int64_t planes) {
+  w.y.size *= planes, w.y.out *= planes;
+  return w;
+}
+
+// The best of each of `count` windows so far, in float or double. Places are kept as numbers, to be selected in the
+// same lanes as the values.
+template <class A>
 struct Best {
-  T *power, *re, *im, *place;
+  A *power, *re, *im, *place;
 };
 
-template <class T>
+template <class A>
 struct Scratch {
-  std::vector<T> memory;
-  Best<T> best, left, right;  // left and right: the halves of best, for half as many outputs
+  std::vector<A> memory;
+  Best<A> best, left, right;  // left and right: the halves of best, for half as many outputs
   explicit Scratch(int64_t count) : memory(static_cast<size_t>(8 * count)) {
-    T* p = memory.data();
+    A* p = memory.data();
     best = at(p, count);
     left = at(p + 4 * count, count / 2);
     right = at(p + 6 * count, count / 2);
   }
-  static Best<T> at(T* p, int64_t count) { return {p, p + count, p + 2 * count, p + 3 * count}; }
+  static Best<A> at(A* p, int64_t count) { return {p, p + count, p + 2 * count, p + 3 * count}; }
 };
 
-template <class T>
-CVK_CLONES void start(Best<T> b, int64_t count) {
+template <class A>
+CVK_CLONES void start(Best<A> b, int64_t count) {
   CVK_SIMD
   for (int64_t i = 0; i < count; ++i) {
     b.power[i] = -1;
@@ -64,10 +76,11 @@ CVK_CLONES void start(Best<T> b, int64_t count) {
 
 // One place of `count` windows, `step` elements apart, against the best so far.
 template <class T>
-CVK_CLONES void challenge(Best<T> b, const T* re, const T* im, int64_t step, int64_t count, T place) {
+CVK_CLONES void challenge(Best<wide_t<T>> b, const T* re, const T* im, int64_t step, int64_t count, wide_t<T> place) {
+  using A = wide_t<T>;
   CVK_SIMD
   for (int64_t i = 0; i < count; ++i) {
-    const T r = re[i * step], m = im[i * step], p = power(r, m), q = b.power[i];
+    const A r = re[i * step], m = im[i * step], p = power(r, m), q = b.power[i];
     const bool take = wins(p, q);
     b.power[i] = take ? p : q;
     b.re[i] = take ? r : b.re[i];
@@ -77,7 +90,8 @@ CVK_CLONES void challenge(Best<T> b, const T* re, const T* im, int64_t step, int
 }
 
 template <class T>
-CVK_CLONES void finish(Best<T> b, T* re, T* im, uint8_t* index, int64_t step, int64_t index_step, int64_t count) {
+CVK_CLONES void finish(Best<wide_t<T>> b, T* re, T* im, uint8_t* index, int64_t step, int64_t index_step,
+                       int64_t count) {
   CVK_SIMD
   for (int64_t i = 0; i < count; ++i) {
     re[i * step] = b.re[i];
@@ -89,27 +103,28 @@ CVK_CLONES void finish(Best<T> b, T* re, T* im, uint8_t* index, int64_t step, in
 // 2x2, stride 2. First the better of two rows, column by column. The loop over the rows is inside: a call for each
 // costs more than a short row's work.
 template <class T>
-CVK_CLONES void better_rows(Best<T> b, const T* re, const T* im, int64_t row, int64_t width, int64_t rows) {
+CVK_CLONES void better_rows(Best<wide_t<T>> b, const T* re, const T* im, int64_t row, int64_t width, int64_t rows) {
+  using A = wide_t<T>;
   for (int64_t y = 0; y < rows; ++y) {
     const T *up_re = re + 2 * y * row, *up_im = im + 2 * y * row, *low_re = up_re + row, *low_im = up_im + row;
-    T *best_power = b.power + y * width, *best_re = b.re + y * width, *best_im = b.im + y * width;
-    T* best_place = b.place + y * width;
+    A *best_power = b.power + y * width, *best_re = b.re + y * width, *best_im = b.im + y * width;
+    A* best_place = b.place + y * width;
     CVK_SIMD
     for (int64_t i = 0; i < width; ++i) {
-      const T r0 = up_re[i], m0 = up_im[i], r1 = low_re[i], m1 = low_im[i];
-      const T p0 = power(r0, m0), p1 = power(r1, m1);
+      const A r0 = up_re[i], m0 = up_im[i], r1 = low_re[i], m1 = low_im[i];
+      const A p0 = power(r0, m0), p1 = power(r1, m1);
       const bool take = wins(p1, p0);
       best_power[i] = take ? p1 : p0;
       best_re[i] = take ? r1 : r0;
       best_im[i] = take ? m1 : m0;
-      best_place[i] = take ? T(2) : T(0);
+      best_place[i] = take ? A(2) : A(0);
     }
   }
 }
 
 // gcc turns this into two permutations a vector; strided reads amid other work it leaves scalar.
-template <class T>
-CVK_CLONES void deinterleave(const T* __restrict x, T* __restrict even, T* __restrict odd, int64_t count) {
+template <class A>
+CVK_CLONES void deinterleave(const A* __restrict x, A* __restrict even, A* __restrict odd, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
     even[i] = x[2 * i];
     odd[i] = x[2 * i + 1];
@@ -118,26 +133,28 @@ CVK_CLONES void deinterleave(const T* __restrict x, T* __restrict even, T* __res
 
 // Then of two neighbouring columns, over all the rows at once. Of equals the one in the upper row is first.
 template <class T>
-CVK_CLONES void better_columns(Best<T> left, Best<T> right, T* re, T* im, uint8_t* index, int64_t count) {
+CVK_CLONES void better_columns(Best<wide_t<T>> left, Best<wide_t<T>> right, T* re, T* im, uint8_t* index,
+                               int64_t count) {
+  using A = wide_t<T>;
   CVK_SIMD
   for (int64_t i = 0; i < count; ++i) {
-    const T p0 = left.power[i], p1 = right.power[i], k0 = left.place[i], k1 = right.place[i];
+    const A p0 = left.power[i], p1 = right.power[i], k0 = left.place[i], k1 = right.place[i];
     const bool tie = !wins(p0, p1);  // p1 is as large, or NaN as p0 may be
     const bool take = wins(p1, p0) || (tie && k1 < k0);
     re[i] = take ? right.re[i] : left.re[i];
     im[i] = take ? right.im[i] : left.im[i];
-    index[i] = static_cast<uint8_t>(static_cast<int>(take ? k1 + T(1) : k0));
+    index[i] = static_cast<uint8_t>(static_cast<int>(take ? k1 + A(1) : k0));
   }
 }
 
 template <class T>
-void pool_halves(const T* re, const T* im, T* out_re, T* out_im, uint8_t* index, const Window& w, Scratch<T>& scratch,
-                 int64_t block) {
+void pool_halves(const T* re, const T* im, T* out_re, T* out_im, uint8_t* index, const Window& w,
+                 Scratch<wide_t<T>>& scratch, int64_t block) {
   for (int64_t top = 0; top < w.y.out; top += block) {
     const int64_t rows = std::min(block, w.y.out - top), from = top * 2 * w.x.size, to = top * w.x.out;
     better_rows(scratch.best, re + from, im + from, w.x.size, 2 * w.x.out, rows);
     const int64_t count = rows * w.x.out;
-    const Best<T>&b = scratch.best, &left = scratch.left, &right = scratch.right;
+    const Best<wide_t<T>>&b = scratch.best, &left = scratch.left, &right = scratch.right;
     deinterleave(b.power, left.power, right.power, count);
     deinterleave(b.re, left.re, right.re, count);
     deinterleave(b.im, left.im, right.im, count);
@@ -149,7 +166,7 @@ void pool_halves(const T* re, const T* im, T* out_re, T* out_im, uint8_t* index,
 // Any window: one place after another, along a row of outputs.
 template <class T>
 void pool_rows(const T* re, const T* im, T* out_re, T* out_im, uint8_t* index, int64_t step, const Window& w,
-               Scratch<T>& scratch) {
+               Scratch<wide_t<T>>& scratch) {
   for (int64_t oy = 0; oy < w.y.out; ++oy) {
     start(scratch.best, w.x.out);
     const int64_t top = oy * w.y.stride - w.y.padding;
@@ -164,9 +181,9 @@ void pool_rows(const T* re, const T* im, T* out_re, T* out_im, uint8_t* index, i
         const int64_t end = room < 0 ? 0 : std::min(w.x.out, room / w.x.stride + 1);
         if (first >= end) continue;
         const int64_t at = (row + first * w.x.stride + left) * step;
-        const Best<T> b{scratch.best.power + first, scratch.best.re + first, scratch.best.im + first,
-                        scratch.best.place + first};
-        challenge(b, re + at, im + at, w.x.stride * step, end - first, static_cast<T>(i * w.x.kernel + j));
+        const Best<wide_t<T>> b{scratch.best.power + first, scratch.best.re + first, scratch.best.im + first,
+                                scratch.best.place + first};
+        challenge<T>(b, re + at, im + at, w.x.stride * step, end - first, i * w.x.kernel + j);
       }
     }
     const int64_t to = oy * w.x.out;
@@ -177,7 +194,7 @@ void pool_rows(const T* re, const T* im, T* out_re, T* out_im, uint8_t* index, i
 // Channels-last: one place after another, along the channels of one output.
 template <class T>
 void pool_channels(const T* z, T* out, uint8_t* index, const Planar& v, const Window& w, int64_t oy,
-                   Scratch<T>& scratch) {
+                   Scratch<wide_t<T>>& scratch) {
   const int64_t top = oy * w.y.stride - w.y.padding;
   const Span<int64_t> rows = inside(w.y, top);
   for (int64_t ox = 0; ox < w.x.out; ++ox) {
@@ -187,7 +204,7 @@ void pool_channels(const T* z, T* out, uint8_t* index, const Planar& v, const Wi
     for (int64_t i = rows.begin; i < rows.end; ++i) {
       for (int64_t j = columns.begin; j < columns.end; ++j) {
         const T* at = z + ((top + i * w.y.dilation) * w.x.size + left + j * w.x.dilation) * 2 * v.c;
-        challenge(scratch.best, at, at + v.c, int64_t{1}, v.c, static_cast<T>(i * w.x.kernel + j));
+        challenge<T>(scratch.best, at, at + v.c, 1, v.c, i * w.x.kernel + j);
       }
     }
     T* to = out + (oy * w.x.out + ox) * 2 * v.c;
@@ -219,7 +236,7 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::vector<int64_t> kernel_size, s
     if (last) {
       const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, v.c * w.x.out));
       torch::stable::parallel_for(0, v.n * w.y.out, grain, [&](int64_t begin, int64_t end) {
-        Scratch<T> scratch(v.c);
+        Scratch<wide_t<T>> scratch(v.c);
         for (int64_t r = begin; r < end; ++r) {
           const int64_t n = r / w.y.out;
           pool_channels(in + n * v.sample, to + n * o.sample, bytes + n * v.c * area, v, w, r % w.y.out, scratch);
@@ -228,16 +245,20 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::vector<int64_t> kernel_size, s
       return;
     }
     const bool halves = v.layout == Layout::contiguous && w.halves();
-    const int64_t block = row_block(w);
-    torch::stable::parallel_for(0, v.n * v.c, std::max<int64_t>(1, GRAIN / v.s), [&](int64_t begin, int64_t end) {
-      Scratch<T> scratch(halves ? block * 2 * w.x.out : w.x.out);
-      for (int64_t p = begin; p < end; ++p) {
-        const T* re = in + p / v.c * v.sample + p % v.c * v.channel;
-        T* out_re = to + p / v.c * o.sample + p % v.c * out_channel;
+    const int64_t block = row_block(w), group = halves ? stacked(w, v.c) : 1, groups = (v.c + group - 1) / group;
+    const int64_t grain = std::max<int64_t>(1, GRAIN / (v.s * group));
+    torch::stable::parallel_for(0, v.n * groups, grain, [&](int64_t begin, int64_t end) {
+      Scratch<wide_t<T>> scratch(halves ? block * 2 * w.x.out : w.x.out);
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t n = task / groups, c = task % groups * group;
+        const T* re = in + n * v.sample + c * v.channel;
+        T* out_re = to + n * o.sample + c * out_channel;
+        uint8_t* places = bytes + (n * v.c + c) * area;
         if (halves) {
-          pool_halves(re, re + v.part, out_re, out_re + out_part, bytes + p * area, w, scratch, block);
+          const Window several = tall(w, std::min(group, v.c - c));
+          pool_halves(re, re + v.part, out_re, out_re + out_part, places, several, scratch, block);
         } else {
-          pool_rows(re, re + v.part, out_re, out_re + out_part, bytes + p * area, v.position, w, scratch);
+          pool_rows(re, re + v.part, out_re, out_re + out_part, places, v.position, w, scratch);
         }
       }
     });
@@ -247,35 +268,67 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::vector<int64_t> kernel_size, s
 
 // 2x2, stride 2: every position belongs to one window, so each is written once. Spread over the columns for a whole
 // plane (rows may be too short for a vector), then row by row to where they belong.
-template <class T>
-CVK_CLONES void widen(const uint8_t* __restrict index, T* __restrict place, int64_t count) {
+template <class A>
+CVK_CLONES void widen(const uint8_t* __restrict index, A* __restrict place, int64_t count) {
   for (int64_t i = 0; i < count; ++i) place[i] = index[i];
 }
 
 template <class T>
-CVK_CLONES void spread_columns(const T* __restrict g, const T* __restrict place, T* __restrict out, int64_t count,
-                               T first) {
+CVK_CLONES void spread_columns(const T* __restrict g, const wide_t<T>* __restrict place, wide_t<T>* __restrict out,
+                               int64_t count, wide_t<T> first) {
+  using A = wide_t<T>;
   for (int64_t i = 0; i < count; ++i) {
-    const T value = g[i], k = place[i];
-    out[2 * i] = k == first ? value : T(0);
-    out[2 * i + 1] = k == first + T(1) ? value : T(0);
+    const A value = g[i], k = place[i];
+    out[2 * i] = k == first ? value : A(0);
+    out[2 * i + 1] = k == first + A(1) ? value : A(0);
+  }
+}
+
+// Rows `upper` and `lower` of `width` to every other row of a plane `row` wide.
+template <class T>
+CVK_CLONES void store_rows(const wide_t<T>* upper, const wide_t<T>* lower, T* to, int64_t row, int64_t width,
+                           int64_t rows) {
+  for (int64_t y = 0; y < rows; ++y, upper += width, lower += width, to += 2 * row) {
+    CVK_SIMD
+    for (int64_t i = 0; i < width; ++i) {
+      to[i] = upper[i];
+      to[row + i] = lower[i];
+    }
   }
 }
 
 template <class T>
-void spread_halves(const T* g, const uint8_t* index, T* to, const Window& w, std::vector<T>& scratch, int64_t block) {
+void spread_halves(const T* g, const uint8_t* index, T* to, const Window& w, std::vector<wide_t<T>>& scratch,
+                   int64_t block) {
+  using A = wide_t<T>;
   const int64_t width = 2 * w.x.out;
-  T *upper = scratch.data(), *lower = upper + block * width, *place = lower + block * width;
+  A *upper = scratch.data(), *lower = upper + block * width, *place = lower + block * width;
   for (int64_t top = 0; top < w.y.out; top += block) {
     const int64_t rows = std::min(block, w.y.out - top);
     const int64_t from = top * w.x.out, count = rows * w.x.out;
     widen(index + from, place, count);
-    spread_columns(g + from, place, upper, count, T(0));
-    spread_columns(g + from, place, lower, count, T(2));
-    for (int64_t y = 0; y < rows; ++y) {
-      T* row = to + (top + y) * 2 * w.x.size;
-      std::copy_n(upper + y * width, width, row);
-      std::copy_n(lower + y * width, width, row + w.x.size);
+    spread_columns(g + from, place, upper, count, A(0));
+    spread_columns(g + from, place, lower, count, A(2));
+    store_rows(upper, lower, to + top * 2 * w.x.size, w.x.size, width, rows);
+  }
+}
+
+// Any window: added up in `sum` [2][positions], which overlapping windows of a narrow type must not round in between.
+template <class T>
+void spread_any(const T* g, int64_t g_part, int64_t g_step, const uint8_t* index, const Window& w,
+                std::vector<wide_t<T>>& sum) {
+  const int64_t area = w.y.size * w.x.size;
+  std::fill(sum.begin(), sum.end(), wide_t<T>(0));
+  for (int64_t oy = 0; oy < w.y.out; ++oy) {
+    for (int64_t ox = 0; ox < w.x.out; ++ox) {
+      const int64_t o = oy * w.x.out + ox, place = index[o];
+      if (place >= w.places()) continue;  // a window of padding only
+      const int64_t y = oy * w.y.stride - w.y.padding + place / w.x.kernel * w.y.dilation;
+      const int64_t x = ox * w.x.stride - w.x.padding + place % w.x.kernel * w.x.dilation;
+      // never from our forward; never out of bounds
+      if (y < 0 || y >= w.y.size || x < 0 || x >= w.x.size) continue;
+      sum[y * w.x.size + x] += g[o * g_step];
+      sum[area + y * w.x.size + x] += g[o * g_step + g_part];
     }
   }
 }
@@ -300,34 +353,27 @@ Tensor backward(Tensor grad, Tensor index, std::vector<int64_t> input_size, std:
     const T* g = data<T>(grad);
     T* to = data<T>(out);
     const uint8_t* bytes = data<uint8_t>(index);
-    const bool halves = !last && !pairs && w.halves();
-    const int64_t block = row_block(w);
-    torch::stable::parallel_for(0, v.n * v.c, std::max<int64_t>(1, GRAIN / area), [&](int64_t begin, int64_t end) {
-      std::vector<T> scratch(static_cast<size_t>(halves ? block * 5 * w.x.out : 0));
-      for (int64_t p = begin; p < end; ++p) {
-        T* re = to + p / v.c * sample + p % v.c * channel;
-        const T* g_re = g + p / v.c * v.sample + p % v.c * v.channel;
-        const uint8_t* k = bytes + p * v.s;
-        if (!halves || w.y.out * 2 < w.y.size || w.x.out * 2 < w.x.size) {
-          for (int64_t q = 0; q < area; ++q) re[q * position] = re[q * position + part] = T(0);
-        }
+    const bool halves = !last && !pairs && w.halves(), rest = w.y.out * 2 < w.y.size || w.x.out * 2 < w.x.size;
+    const int64_t block = row_block(w), group = halves ? stacked(w, v.c) : 1, groups = (v.c + group - 1) / group;
+    const int64_t grain = std::max<int64_t>(1, GRAIN / (area * group));
+    torch::stable::parallel_for(0, v.n * groups, grain, [&](int64_t begin, int64_t end) {
+      std::vector<wide_t<T>> scratch(static_cast<size_t>(halves ? block * 5 * w.x.out : 2 * area));
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t n = task / groups, c = task % groups * group;
+        T* re = to + n * sample + c * channel;
+        const T* g_re = g + n * v.sample + c * v.channel;
+        const uint8_t* k = bytes + (n * v.c + c) * v.s;
         if (halves) {
-          spread_halves(g_re, k, re, w, scratch, block);
-          spread_halves(g_re + v.part, k, re + part, w, scratch, block);
-          continue;
-        }
-        for (int64_t oy = 0; oy < w.y.out; ++oy) {
-          const int64_t row = oy * w.x.out;
-          for (int64_t ox = 0; ox < w.x.out; ++ox) {
-            const int64_t place = k[row + ox];
-            if (place >= w.places()) continue;  // a window of padding only
-            const int64_t y = oy * w.y.stride - w.y.padding + place / w.x.kernel * w.y.dilation;
-            const int64_t x = ox * w.x.stride - w.x.padding + place % w.x.kernel * w.x.dilation;
-            if (y < 0 || y >= w.y.size || x < 0 || x >= w.x.size)
-              continue;  // never from our forward; never out of bounds
-            T* at = re + (y * w.x.size + x) * position;
-            at[0] += g_re[(row + ox) * v.position];
-            at[part] += g_re[(row + ox) * v.position + v.part];
+          const Window several = tall(w, std::min(group, v.c - c));
+          for (T* plane : {re, re + part}) {
+            if (rest) std::fill_n(plane, several.y.size * several.x.size, T{});
+            spread_halves(plane == re ? g_re : g_re + v.part, k, plane, several, scratch, block);
+          }
+        } else {
+          spread_any(g_re, v.part, v.position, k, w, scratch);
+          for (int64_t q = 0; q < area; ++q) {
+            re[q * position] = scratch[q];
+            re[q * position + part] = scratch[area + q];
           }
         }
       }

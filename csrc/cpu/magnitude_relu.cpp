@@ -10,23 +10,31 @@ namespace cvk {
 namespace {
 
 template <class T, int64_t STEP>
-CVK_CLONES void forward_run(const T* re, const T* im, T* out_re, T* out_im, int64_t count, T c) {
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) {
-    const T r = re[i * STEP], m = im[i * STEP], factor = relu_factor(r, m, c);
-    out_re[i * STEP] = r * factor;
-    out_im[i * STEP] = m * factor;
+CVK_CLONES void forward_runs(const T* re, const T* im, T* out_re, T* out_im, Block b, Limit<wide_t<T>> c) {
+  for (int64_t row = 0; row < b.rows; ++row) {
+    CVK_SIMD
+    for (int64_t i = 0; i < b.count; ++i) {
+      const wide_t<T> r = re[i * STEP], m = im[i * STEP], factor = relu_factor(r, m, c);
+      out_re[i * STEP] = r * factor;
+      out_im[i * STEP] = m * factor;
+    }
+    re += b.stride, im += b.stride, out_re += b.stride, out_im += b.stride;
   }
 }
 
 template <class T, int64_t STEP>
-CVK_CLONES void backward_run(const T* re, const T* im, const T* g_re, const T* g_im, T* out_re, T* out_im,
-                             int64_t count, T c, bool detach) {
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) {
-    const auto g = relu_backward(re[i * STEP], im[i * STEP], g_re[i * STEP], g_im[i * STEP], c, detach);
-    out_re[i * STEP] = g.re;
-    out_im[i * STEP] = g.im;
+CVK_CLONES void backward_runs(const T* re, const T* im, const T* g_re, const T* g_im, T* out_re, T* out_im, Block b,
+                              Limit<wide_t<T>> c, bool detach) {
+  using A = wide_t<T>;
+  for (int64_t row = 0; row < b.rows; ++row) {
+    CVK_SIMD
+    for (int64_t i = 0; i < b.count; ++i) {
+      const A r = re[i * STEP], m = im[i * STEP], p = g_re[i * STEP], q = g_im[i * STEP];
+      const auto g = relu_backward(r, m, p, q, c, detach);
+      out_re[i * STEP] = g.re;
+      out_im[i * STEP] = g.im;
+    }
+    re += b.stride, im += b.stride, g_re += b.stride, g_im += b.stride, out_re += b.stride, out_im += b.stride;
   }
 }
 
@@ -35,30 +43,39 @@ template <class T>
 CVK_CLONES double modulus_sum(const T* re, const T* im, int64_t count) {
   double sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) sum += std::sqrt(re[i] * re[i] + im[i] * im[i]);
-  return sum;
-}
-
-template <class T>
-CVK_CLONES double threshold_sum(const T* re, const T* im, const T* g_re, const T* g_im, int64_t count, T c) {
-  double sum = 0;
-#pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < count; ++i) {
-    const T power = re[i] * re[i] + im[i] * im[i];
-    const T term = (re[i] * g_re[i] + im[i] * g_im[i]) * (std::sqrt(power) / c) / c;
-    sum -= power < c * c ? term : T(0);
+    const wide_t<T> r = re[i], m = im[i];
+    sum += std::sqrt(r * r + m * m);
   }
   return sum;
 }
 
 template <class T>
-CVK_CLONES void add_along(const T* re, const T* im, T* out_re, T* out_im, int64_t count, T share) {
+CVK_CLONES double threshold_sum(const T* re, const T* im, const T* g_re, const T* g_im, int64_t count,
+                                Limit<wide_t<T>> c) {
+  using A = wide_t<T>;
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) {
+    const A r = re[i], m = im[i], p = g_re[i], q = g_im[i], power = r * r + m * m;
+    const A term = (r * p + m * q) * (std::sqrt(power) * c.inverse) * c.inverse;
+    sum -= power < c.square ? term : A(0);
+  }
+  return sum;
+}
+
+// What every element has from the mean that it is a part of, and its own gradient with it: one store, one rounding.
+template <class T>
+CVK_CLONES void mean_backward_run(const T* re, const T* im, const T* g_re, const T* g_im, T* out_re, T* out_im,
+                                  int64_t count, Limit<wide_t<T>> c, wide_t<T> share) {
+  using A = wide_t<T>;
   CVK_SIMD
   for (int64_t i = 0; i < count; ++i) {
-    const T power = re[i] * re[i] + im[i] * im[i];
-    const T along = power > T(0) ? share / std::sqrt(power) : T(0);
-    out_re[i] += along * re[i];
-    out_im[i] += along * im[i];
+    const A r = re[i], m = im[i], p = g_re[i], q = g_im[i], power = r * r + m * m;
+    const auto g = relu_backward(r, m, p, q, c, false);
+    const A along = power > A(0) ? share / std::sqrt(power) : A(0);
+    out_re[i] = g.re + along * r;
+    out_im[i] = g.im + along * m;
   }
 }
 
@@ -88,32 +105,38 @@ std::vector<double> fold(const std::vector<double>& planes, const Planar& v, int
   return table;
 }
 
+double group_size(const Planar& v, size_t groups) { return v.values() / std::max(1.0, static_cast<double>(groups)); }
+
 std::tuple<Tensor, Tensor> forward(Tensor z, double c, int64_t reduce) {
   const Planar v = planar(z, "z");
   Tensor out = torch::stable::empty_like(z);
   STD_TORCH_CHECK(reduce >= 0 && reduce <= 3, "reduce must be 0, 1, 2 or 3");
   STD_TORCH_CHECK(reduce == constant || v.layout == Layout::contiguous, "a mean modulus needs a contiguous feature");
-  Tensor mean = torch::stable::new_empty(z, {table_length(v, reduce)});
+  Tensor mean = wide_empty(z, {table_length(v, reduce)});
   with_dtype(z, "magnitude_relu", [&](auto zero) {
     using T = decltype(zero);
+    using A = wide_t<T>;
     const T* in = data<T>(z);
     T* to = data<T>(out);
     if (reduce == constant) {
+      const Limit<A> limit(static_cast<A>(c));
       with_step(v, [&](auto step) {
-        for_runs(v, [&](int64_t, int64_t, int64_t at, int64_t, int64_t count) {
-          forward_run<T, step.value>(in + at, in + at + v.part, to + at, to + at + v.part, count, static_cast<T>(c));
+        for_runs(v, [&](int64_t, int64_t, int64_t re, int64_t, Block b) {
+          const int64_t im = re + v.part;
+          forward_runs<T, step.value>(in + re, in + im, to + re, to + im, b, limit);
         });
       });
       return;
     }
-    T* table = data<T>(mean);
+    A* table = data<A>(mean);
     std::vector<double> sums(static_cast<size_t>(v.n * v.c));
     for_planes(v, [&](int64_t p, int64_t at) { sums[p] = modulus_sum(in + at, in + at + v.part, v.s); });
     const std::vector<double> folded = fold(sums, v, reduce);
-    const double count = v.values() / std::max<double>(1.0, static_cast<double>(folded.size()));
-    for (size_t k = 0; k < folded.size(); ++k) table[k] = static_cast<T>(folded[k] / count);
-    for_planes(v, [&](int64_t p, int64_t at) {
-      forward_run<T, 1>(in + at, in + at + v.part, to + at, to + at + v.part, v.s, table[entry(p, v.c, reduce)]);
+    const double count = group_size(v, folded.size());
+    for (size_t k = 0; k < folded.size(); ++k) table[k] = static_cast<A>(folded[k] / count);
+    for_planes(v, [&](int64_t p, int64_t re) {
+      const int64_t im = re + v.part;
+      forward_runs<T, 1>(in + re, in + im, to + re, to + im, Block{1, v.s, 0}, table[entry(p, v.c, reduce)]);
     });
   });
   return {out, mean};
@@ -123,40 +146,47 @@ Tensor backward(Tensor grad, Tensor z, Tensor mean, double c, int64_t reduce, bo
   const Planar v = planar(z, "z");
   check_alike(grad, v, z, "grad");
   check_vector(mean, table_length(v, reduce), "mean");
+  STD_TORCH_CHECK(mean.scalar_type() == wide_dtype(z), "mean must be float32, or float64 beside float64");
   Tensor out = torch::stable::empty_like(z);
   with_dtype(z, "magnitude_relu", [&](auto zero) {
     using T = decltype(zero);
+    using A = wide_t<T>;
     const T *in = data<T>(z), *g = data<T>(grad);
     T* to = data<T>(out);
     if (reduce == constant) {
+      const Limit<A> limit(static_cast<A>(c));
       with_step(v, [&](auto step) {
-        for_runs(v, [&](int64_t, int64_t, int64_t at, int64_t, int64_t count) {
-          const int64_t im = at + v.part;
-          backward_run<T, step.value>(in + at, in + im, g + at, g + im, to + at, to + im, count, static_cast<T>(c),
-                                      detach);
+        for_runs(v, [&](int64_t, int64_t, int64_t re, int64_t, Block b) {
+          const int64_t im = re + v.part;
+          backward_runs<T, step.value>(in + re, in + im, g + re, g + im, to + re, to + im, b, limit, detach);
         });
       });
       return;
     }
-    const T* table = data<T>(mean);
-    std::vector<double> sums(static_cast<size_t>(v.n * v.c), 0.0);
-    for_planes(v, [&](int64_t p, int64_t at) {
-      const int64_t im = at + v.part;
-      const T limit = table[entry(p, v.c, reduce)];
-      if (limit > T(0)) {
-        backward_run<T, 1>(in + at, in + im, g + at, g + im, to + at, to + im, v.s, limit, detach);
-        if (!detach) sums[p] = threshold_sum(in + at, in + im, g + at, g + im, v.s, limit);
-      } else {  // a mean of zero: every element is zero, and so is its gradient
-        std::fill_n(to + at, v.s, T(0));
-        std::fill_n(to + im, v.s, T(0));
+    const A* table = data<A>(mean);
+    std::vector<double> folded;
+    if (!detach) {
+      std::vector<double> sums(static_cast<size_t>(v.n * v.c), 0.0);
+      for_planes(v, [&](int64_t p, int64_t re) {
+        const int64_t im = re + v.part;
+        const A limit = table[entry(p, v.c, reduce)];
+        if (limit > A(0)) sums[p] = threshold_sum<T>(in + re, in + im, g + re, g + im, v.s, limit);
+      });
+      folded = fold(sums, v, reduce);
+    }
+    const double count = group_size(v, folded.size());
+    for_planes(v, [&](int64_t p, int64_t re) {
+      const int64_t im = re + v.part, group = entry(p, v.c, reduce);
+      const A limit = table[group];
+      if (!(limit > A(0))) {  // a mean of zero: every element is zero, and so is its gradient
+        std::fill_n(to + re, v.s, T{});
+        std::fill_n(to + im, v.s, T{});
+      } else if (detach) {
+        backward_runs<T, 1>(in + re, in + im, g + re, g + im, to + re, to + im, Block{1, v.s, 0}, limit, true);
+      } else {
+        const A share = static_cast<A>(folded[group] / count);
+        mean_backward_run<T>(in + re, in + im, g + re, g + im, to + re, to + im, v.s, limit, share);
       }
-    });
-    if (detach) return;
-    const std::vector<double> folded = fold(sums, v, reduce);
-    const double count = v.values() / std::max<double>(1.0, static_cast<double>(folded.size()));
-    for_planes(v, [&](int64_t p, int64_t at) {
-      const T share = static_cast<T>(folded[entry(p, v.c, reduce)] / count);
-      add_along(in + at, in + at + v.part, to + at, to + at + v.part, v.s, share);
     });
   });
   return out;

@@ -9,22 +9,28 @@ namespace cvk {
 namespace {
 
 template <class T>
-CVK_CLONES void forward_run(const T* a, const T* b, T* re, T* im, int64_t count, T cos, T sin) {
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) {
-    const T x = a[i], y = b[i];
-    re[i] = x * cos - y * sin;
-    im[i] = x * sin + y * cos;
+CVK_CLONES void forward_runs(const T* a, const T* b, T* re, T* im, Block block, wide_t<T> cos, wide_t<T> sin) {
+  for (int64_t row = 0; row < block.rows; ++row) {
+    CVK_SIMD
+    for (int64_t i = 0; i < block.count; ++i) {
+      const wide_t<T> x = a[i], y = b[i];
+      re[i] = x * cos - y * sin;
+      im[i] = x * sin + y * cos;
+    }
+    a += block.count, b += block.count, re += block.stride, im += block.stride;
   }
 }
 
 template <class T>
-CVK_CLONES void backward_run(const T* re, const T* im, T* a, T* b, int64_t count, T cos, T sin) {
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) {
-    const T x = re[i], y = im[i];
-    a[i] = x * cos + y * sin;
-    b[i] = y * cos - x * sin;
+CVK_CLONES void backward_runs(const T* re, const T* im, T* a, T* b, Block block, wide_t<T> cos, wide_t<T> sin) {
+  for (int64_t row = 0; row < block.rows; ++row) {
+    CVK_SIMD
+    for (int64_t i = 0; i < block.count; ++i) {
+      const wide_t<T> x = re[i], y = im[i];
+      a[i] = x * cos + y * sin;
+      b[i] = y * cos - x * sin;
+    }
+    a += block.count, b += block.count, re += block.stride, im += block.stride;
   }
 }
 
@@ -40,9 +46,9 @@ Tensor forward(Tensor a, Tensor b, Tensor theta) {
     using T = decltype(zero);
     const T *p = data<T>(a), *q = data<T>(b);
     T* to = data<T>(out);
-    const auto turns = turns_of<T>(theta);
-    for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t from, int64_t count) {
-      forward_run(p + from, q + from, to + at, to + at + v.part, count, turns[n].re, turns[n].im);
+    const auto turns = turns_of<wide_t<T>>(theta);
+    for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t from, Block block) {
+      forward_runs(p + from, q + from, to + at, to + at + v.part, block, turns[n].re, turns[n].im);
     });
   });
   return out;
@@ -59,13 +65,13 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> o
     using T = decltype(zero);
     const T* g = data<T>(grad);
     T *to_a = data<T>(grad_a), *to_b = data<T>(grad_b);
-    const auto turns = turns_of<T>(theta);
+    const auto turns = turns_of<wide_t<T>>(theta);
     AngleSum sum(v, out.has_value());
     const T* x = data_or_null<T>(out);
-    for_runs(v, [&](int64_t task, int64_t n, int64_t at, int64_t from, int64_t count) {
+    for_runs(v, [&](int64_t task, int64_t n, int64_t at, int64_t from, Block block) {
       const int64_t im = at + v.part;
-      backward_run(g + at, g + im, to_a + from, to_b + from, count, turns[n].re, turns[n].im);
-      if (x) sum.add(task, cross<T, 1>(x + at, x + im, g + at, g + im, count));
+      backward_runs(g + at, g + im, to_a + from, to_b + from, block, turns[n].re, turns[n].im);
+      if (x) sum.add(task, cross<T, 1>(x + at, x + im, g + at, g + im, block));
     });
     sum.write(grad_theta);
   });

@@ -9,34 +9,34 @@ namespace cvk {
 namespace {
 
 template <class T, int64_t STEP>
-CVK_CLONES void turn_run(const T* re, const T* im, T* out_re, T* out_im, int64_t count, T cos, T sin) {
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) {
-    const T x = re[i * STEP], y = im[i * STEP];
-    out_re[i * STEP] = x * cos - y * sin;
-    out_im[i * STEP] = x * sin + y * cos;
+CVK_CLONES void turn_runs(const T* re, const T* im, T* out_re, T* out_im, Block b, wide_t<T> cos, wide_t<T> sin) {
+  for (int64_t row = 0; row < b.rows; ++row) {
+    CVK_SIMD
+    for (int64_t i = 0; i < b.count; ++i) {
+      const wide_t<T> x = re[i * STEP], y = im[i * STEP];
+      out_re[i * STEP] = x * cos - y * sin;
+      out_im[i * STEP] = x * sin + y * cos;
+    }
+    re += b.stride, im += b.stride, out_re += b.stride, out_im += b.stride;
   }
-}
-
-// in turned by theta (direction 1) or back (-1) into out
-template <class T>
-void turn(const Tensor& in, const Tensor& out, const Planar& v, const Tensor& theta, T direction) {
-  const T* from = data<T>(in);
-  T* to = data<T>(out);
-  const auto turns = turns_of<T>(theta);
-  with_step(v, [&](auto step) {
-    for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t, int64_t count) {
-      const int64_t im = at + v.part;
-      turn_run<T, step.value>(from + at, from + im, to + at, to + im, count, turns[n].re, direction * turns[n].im);
-    });
-  });
 }
 
 Tensor forward(Tensor z, Tensor theta) {
   const Planar v = planar(z, "z");
   check_vector(theta, v.n, "theta");
   Tensor out = torch::stable::empty_like(z);
-  with_dtype(z, "rotate_phase", [&](auto zero) { turn<decltype(zero)>(z, out, v, theta, 1); });
+  with_dtype(z, "rotate_phase", [&](auto zero) {
+    using T = decltype(zero);
+    const T* in = data<T>(z);
+    T* to = data<T>(out);
+    const auto turns = turns_of<wide_t<T>>(theta);
+    with_step(v, [&](auto step) {
+      for_runs(v, [&](int64_t, int64_t n, int64_t re, int64_t, Block b) {
+        const int64_t im = re + v.part;
+        turn_runs<T, step.value>(in + re, in + im, to + re, to + im, b, turns[n].re, turns[n].im);
+      });
+    });
+  });
   return out;
 }
 
@@ -48,14 +48,15 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> out, Tens
   Tensor grad_theta = out ? torch::stable::empty_like(theta) : none_like(theta);
   with_dtype(grad, "rotate_phase", [&](auto zero) {
     using T = decltype(zero);
-    turn<T>(grad, grad_z, v, theta, -1);
-    if (!out) return;
-    const T *y = data<T>(*out), *g = data<T>(grad);
-    AngleSum sum(v, true);
+    const T *g = data<T>(grad), *y = data_or_null<T>(out);
+    T* to = data<T>(grad_z);
+    const auto turns = turns_of<wide_t<T>>(theta);
+    AngleSum sum(v, out.has_value());
     with_step(v, [&](auto step) {
-      for_runs(v, [&](int64_t task, int64_t, int64_t at, int64_t, int64_t count) {
-        const int64_t im = at + v.part;
-        sum.add(task, cross<T, step.value>(y + at, y + im, g + at, g + im, count));
+      for_runs(v, [&](int64_t task, int64_t n, int64_t re, int64_t, Block b) {
+        const int64_t im = re + v.part;
+        turn_runs<T, step.value>(g + re, g + im, to + re, to + im, b, turns[n].re, -turns[n].im);
+        if (y) sum.add(task, cross<T, step.value>(y + re, y + im, g + re, g + im, b));
       });
     });
     sum.write(grad_theta);

@@ -10,6 +10,8 @@
 
 #include "../common/planar.h"
 #include "../common/shape.h"
+#include "../common/wide.h"
+#include "bfloat16.h"
 
 // Without -fno-math-errno a square root keeps its loop scalar, and a clone then only costs its indirect call.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
@@ -39,47 +41,46 @@ void with_step(const Planar& v, F f) {
   }
 }
 
-// The runs of a feature for element-wise work: of channels and positions together, or of channels (channels-last).
+// What a kernel does in one call: `rows` runs of `count` elements, `stride` apart in a planar feature and `count` apart
+// in a real one. The rows are the positions of a channels-last feature; a call for each would cost more than its work.
+struct Block {
+  int64_t rows, count, stride;
+};
+
+// The tasks of element-wise work: pieces of a sample's channels and positions together, or (channels-last) rows of
+// channels.
 struct Runs {
-  int64_t rows, length, stride;  // runs of a sample, elements of a run, stride from run to run
-  int64_t chunk, per_row;        // elements of a task, tasks of a run
-  int64_t tasks(const Planar& v) const { return v.n * rows * per_row; }
+  bool last;
+  int64_t length, chunk, per_sample;  // elements (rows) of a sample, of a task; tasks of a sample
+  int64_t tasks(const Planar& v) const { return v.n * per_sample; }
 };
 
 inline Runs runs(const Planar& v) {
   Runs r{};
-  const bool last = v.layout == Layout::channels_last;
-  r.rows = last ? v.s : 1;
-  r.length = last ? v.c : v.c * v.s;
-  r.stride = last ? v.position : 0;
-  r.chunk = std::max<int64_t>(1, std::min(r.length, CHUNK));
-  r.per_row = (r.length + r.chunk - 1) / r.chunk;
+  r.last = v.layout == Layout::channels_last;
+  r.length = r.last ? v.s : v.c * v.s;
+  r.chunk = r.last ? std::max<int64_t>(1, CHUNK / std::max<int64_t>(1, v.c)) : CHUNK;
+  r.per_sample = (r.length + r.chunk - 1) / r.chunk;
   return r;
 }
 
-// f(task, sample, offset of the real part, offset in a real tensor of this layout and one part, count)
+// f(task, sample, offset of the real part, offset in a real tensor of this layout and one part, block)
 template <class F>
 void for_runs(const Planar& v, const F& f) {
-  const Runs r = runs(v);
   if (v.values() == 0) return;
-  const int64_t step = v.layout == Layout::interleaved ? 2 : 1;
-  torch::stable::parallel_for(0, r.tasks(v), std::max<int64_t>(1, GRAIN / r.chunk), [&](int64_t begin, int64_t end) {
-    int64_t row = begin / r.per_row, k = begin % r.per_row;
-    int64_t sample = row / r.rows;
-    row %= r.rows;
+  const Runs r = runs(v);
+  const int64_t unit = r.last ? v.c : 1;  // elements of what is counted
+  const int64_t step = r.last ? v.position : v.layout == Layout::interleaved ? 2 : 1;
+  const int64_t work = std::min(r.length, r.chunk) * unit;
+  torch::stable::parallel_for(0, r.tasks(v), std::max<int64_t>(1, GRAIN / work), [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t at = k * r.chunk;
-      f(task, sample, sample * v.sample + row * r.stride + at * step, (sample * r.rows + row) * r.length + at,
-        std::min(r.chunk, r.length - at));
-      if (++k == r.per_row) {
-        k = 0;
-        if (++row == r.rows) row = 0, ++sample;
-      }
+      const int64_t sample = task / r.per_sample, first = task % r.per_sample * r.chunk;
+      const int64_t length = std::min(r.chunk, r.length - first);
+      f(task, sample, sample * v.sample + first * step, (sample * r.length + first) * unit,
+        r.last ? Block{length, v.c, v.position} : Block{1, length, 0});
     }
   });
 }
-
-inline const void* pointer(const Tensor& t) { return t.data_ptr(); }
 
 template <class T>
 T* data(const Tensor& t) {
@@ -99,9 +100,21 @@ void with_dtype(const Tensor& t, const char* op, F f) {
     f(float{});
   } else if (dtype == torch::headeronly::ScalarType::Double) {
     f(double{});
+  } else if (dtype == torch::headeronly::ScalarType::BFloat16) {
+    f(BFloat16{});
   } else {
-    STD_TORCH_CHECK(false, op, " on the CPU takes float32 and float64");
+    STD_TORCH_CHECK(false, op, " on the CPU takes float32, float64 and bfloat16");
   }
+}
+
+// What statistics and per-channel numbers are kept in: float32 beside half precision.
+inline torch::headeronly::ScalarType wide_dtype(const Tensor& t) {
+  using torch::headeronly::ScalarType;
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline Tensor wide_empty(const Tensor& like, const std::vector<int64_t>& sizes) {
+  return torch::stable::new_empty(like, sizes, wide_dtype(like));
 }
 
 }  // namespace cvk

@@ -9,34 +9,62 @@ namespace cvk {
 namespace {
 
 template <class T, int64_t STEP>
-CVK_CLONES void read_run(const T* re, const T* im, T* out, int64_t count, T cos, T sin) {
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) out[i] = re[i * STEP] * cos + im[i * STEP] * sin;
+CVK_CLONES void read_runs(const T* re, const T* im, T* out, Block b, wide_t<T> cos, wide_t<T> sin) {
+  for (int64_t row = 0; row < b.rows; ++row) {
+    CVK_SIMD
+    for (int64_t i = 0; i < b.count; ++i) {
+      const wide_t<T> x = re[i * STEP], y = im[i * STEP];
+      out[i] = x * cos + y * sin;
+    }
+    re += b.stride, im += b.stride, out += b.count;
+  }
 }
 
 template <class T>
-CVK_CLONES void spread_run(const T* g, T* re, T* im, int64_t count, T cos, T sin, bool first) {
-  if (first) {
+CVK_CLONES void spread_runs(const T* g, T* re, T* im, Block b, wide_t<T> cos, wide_t<T> sin) {
+  for (int64_t row = 0; row < b.rows; ++row) {
     CVK_SIMD
-    for (int64_t i = 0; i < count; ++i) {
-      re[i] = g[i] * cos;
-      im[i] = g[i] * sin;
+    for (int64_t i = 0; i < b.count; ++i) {
+      const wide_t<T> x = g[i];
+      re[i] = x * cos;
+      im[i] = x * sin;
     }
-  } else {
+    g += b.count, re += b.stride, im += b.stride;
+  }
+}
+
+// Several readings: their gradients are added up in `re` and `im` and stored once.
+template <class T>
+CVK_CLONES void add_spread(const T* g, wide_t<T>* re, wide_t<T>* im, int64_t count, wide_t<T> cos, wide_t<T> sin) {
+  CVK_SIMD
+  for (int64_t i = 0; i < count; ++i) {
+    const wide_t<T> x = g[i];
+    re[i] += x * cos;
+    im[i] += x * sin;
+  }
+}
+
+template <class T>
+CVK_CLONES void store_runs(const wide_t<T>* sum, T* to, Block b) {
+  for (int64_t row = 0; row < b.rows; ++row) {
     CVK_SIMD
-    for (int64_t i = 0; i < count; ++i) {
-      re[i] += g[i] * cos;
-      im[i] += g[i] * sin;
-    }
+    for (int64_t i = 0; i < b.count; ++i) to[i] = sum[i];
+    sum += b.count, to += b.stride;
   }
 }
 
 // sum of g dy/dtheta = g (im cos - re sin)
 template <class T>
-CVK_CLONES double turn_sum(const T* g, const T* re, const T* im, int64_t count, T cos, T sin) {
+CVK_CLONES double turn_sum(const T* g, const T* re, const T* im, Block b, wide_t<T> cos, wide_t<T> sin) {
   double sum = 0;
+  for (int64_t row = 0; row < b.rows; ++row) {
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) sum += g[i] * (im[i] * cos - re[i] * sin);
+    for (int64_t i = 0; i < b.count; ++i) {
+      const wide_t<T> x = re[i], y = im[i], p = g[i];
+      sum += p * (y * cos - x * sin);
+    }
+    g += b.count, re += b.stride, im += b.stride;
+  }
   return sum;
 }
 
@@ -50,13 +78,13 @@ Tensor forward(Tensor h, Tensor theta) {
     using T = decltype(zero);
     const T* in = data<T>(h);
     T* to = data<T>(out);
-    const auto turns = turns_of<T>(theta);
+    const auto turns = turns_of<wide_t<T>>(theta);
     with_step(v, [&](auto step) {
-      for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t real, int64_t count) {
+      for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t real, Block b) {
         for (int64_t k = 0; k < K; ++k) {
           const auto t = turns[n * K + k];
           T* row = to + (n * K + k) * plane + (real - n * plane);
-          read_run<T, step.value>(in + at, in + at + v.part, row, count, t.re, t.im);
+          read_runs<T, step.value>(in + at, in + at + v.part, row, b, t.re, t.im);
         }
       });
     });
@@ -77,17 +105,25 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> h, Tensor
     using T = decltype(zero);
     const T *g = data<T>(grad), *in = data_or_null<T>(h);
     T* to = data<T>(grad_h);
-    const auto turns = turns_of<T>(theta);
+    const auto turns = turns_of<wide_t<T>>(theta);
     AngleSum sum(v, h.has_value(), K);
-    for_runs(v, [&](int64_t task, int64_t n, int64_t at, int64_t real, int64_t count) {
-      const int64_t im = at + v.part;
+    for_runs(v, [&](int64_t task, int64_t n, int64_t at, int64_t real, Block b) {
+      const int64_t im = at + v.part, size = b.rows * b.count;
+      std::vector<wide_t<T>> both(K == 1 ? 0 : 2 * size);
       for (int64_t k = 0; k < K; ++k) {
         const auto t = turns[n * K + k];
         const T* row = g + (n * K + k) * plane + (real - n * plane);
-        spread_run(row, to + at, to + im, count, t.re, t.im, k == 0);
-        if (in) sum.add(task, turn_sum(row, in + at, in + im, count, t.re, t.im), k);
+        if (K == 1) {
+          spread_runs(row, to + at, to + im, b, t.re, t.im);
+        } else {
+          add_spread<T>(row, both.data(), both.data() + size, size, t.re, t.im);
+        }
+        if (in) sum.add(task, turn_sum(row, in + at, in + im, b, t.re, t.im), k);
       }
-      if (K == 0) std::fill_n(to + at, count, T(0)), std::fill_n(to + im, count, T(0));
+      if (K != 1) {
+        store_runs<T>(both.data(), to + at, b);
+        store_runs<T>(both.data() + size, to + im, b);
+      }
     });
     sum.write(grad_theta);
   });

@@ -63,7 +63,7 @@ def _transposed(x: Tensor) -> Tensor:
 PLANAR = {
     "contiguous": lambda x: x,
     "channels-last": _last(1, 2),
-    "interleaved": lambda x: torch.view_as_real(_complex(x)).movedim(-1, 1),
+    "interleaved": _last(1),
     "sliced": _sliced,
     "gap": _gap,
     "off-by-one": _off_by_one,
@@ -93,6 +93,18 @@ def in_layout_of(out: Tensor, z: Tensor) -> bool:
     """Planar channels-last in, channels-last out; anything else, and complex tensors, come out contiguous."""
     last = z.ndim == 5 and not z.is_complex() and not z.is_contiguous() and z.movedim((1, 2), (-2, -1)).is_contiguous()
     return (out.movedim((1, 2), (-2, -1)) if last else out).is_contiguous()
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Of statistics beside features in ``dtype``: float32 or wider."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def turning(suite, form, out: Tensor, g: Tensor) -> Tensor:
+    """``g`` with a part along i ``out``: an angle's gradient is then no small difference of terms of either sign, each
+    with the rounding of an output that is read back."""
+    re, im = out.unbind(1)
+    return (g.double() + torch.stack((-im, re), 1)).to(g.dtype)
 
 
 def two_rings(*shape: int) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 import cvkernels.functional as F
 from tests.close import as_planar, assert_close
 
+from .harness import wide
 from .suite import KernelSuite, form
 
 OP = "magnitude_batch_norm"
@@ -40,26 +41,28 @@ class TestMagnitudeBatchNorm(NormSuite):
 
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
 def test_definition(backend, dtype, training):
-    z = torch.randn(5, 3, 4, 6, dtype=torch.complex128) + 2j
+    z = (torch.randn(5, 2, 3, 4, 6) + 1).to(dtype).double()
+    z = torch.complex(*z.unbind(1))
     running, weight = torch.tensor([0.5, 1.0, 4.0]), torch.tensor([1.0, -2.0, 0.5])
     power = z.abs().square().mean((0, 2, 3)) if training else running.double()
     want = z * (weight / (power + 1e-3).sqrt()).view(3, 1, 1)
-    given, stat, w = (t.clone().to(backend.device, dtype) for t in (as_planar(z), running, weight))
+    given, w = (t.to(backend.device, dtype) for t in (as_planar(z), weight))
+    stat = running.clone().to(backend.device, wide(dtype))
     assert_close(F.magnitude_batch_norm(given, stat, w, training, momentum=0.25, eps=1e-3), want, dtype)
-    assert_close(stat, running + 0.25 * (power - running) if training else running, dtype)
+    assert_close(stat, running + 0.25 * (power - running) if training else running, wide(dtype))
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.1, 1.0])
 def test_running_power_moves_by_momentum(backend, dtype, momentum):
     z = torch.randn(6, 2, 3, 5, dtype=dtype, device=backend.device)
-    running = torch.full((3,), 4.0, dtype=dtype, device=backend.device)
+    running = torch.full((3,), 4.0, dtype=wide(dtype), device=backend.device)
     F.magnitude_batch_norm(z, running, training=True, momentum=momentum)
     power = z.double().square().sum(1).mean((0, 2))
-    assert_close(running, (1 - momentum) * 4 + momentum * power, dtype)
+    assert_close(running, (1 - momentum) * 4 + momentum * power, wide(dtype))
 
 
 def test_a_count_of_batches_gives_their_plain_mean(backend, dtype):
-    running, count = torch.ones(3, dtype=dtype), torch.zeros((), dtype=torch.long)
+    running, count = torch.ones(3, dtype=wide(dtype)), torch.zeros((), dtype=torch.long)
     running, count = running.to(backend.device), count.to(backend.device)
     batches = [torch.randn(4, 2, 3, 5, dtype=dtype, device=backend.device) * (k + 1) for k in range(4)]
     for z in batches:
@@ -67,7 +70,7 @@ def test_a_count_of_batches_gives_their_plain_mean(backend, dtype):
         F.magnitude_batch_norm(z, running, training=True, momentum=count)
     assert count == 4, "the caller counts"
     powers = torch.stack([z.double().square().sum(1).mean((0, 2)) for z in batches])
-    assert_close(running, powers.mean(0), dtype)
+    assert_close(running, powers.mean(0), wide(dtype))
 
 
 def test_running_power_is_unbiased_by_neither_batch_nor_inference(backend):

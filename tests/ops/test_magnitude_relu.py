@@ -124,7 +124,7 @@ def test_detached_modulus_is_a_constant_factor(backend, dtype):
     z = torch.randn(2, 2, 3, 4, dtype=dtype)
     incoming = torch.randn(z.shape)
     _, grad = value_and_gradient(z.clone(), backend, incoming, detach_modulus=True)
-    factor = torch.complex(z[:, 0], z[:, 1]).abs().double().clamp(max=1).unsqueeze(1)
+    factor = torch.complex(z[:, 0].double(), z[:, 1].double()).abs().clamp(max=1).unsqueeze(1)
     assert_close(grad, incoming.to(dtype) * factor, dtype)
 
 

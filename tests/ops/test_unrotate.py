@@ -6,7 +6,7 @@ import torch
 import cvkernels.functional as F
 from tests.close import assert_close
 
-from .harness import ODD, compare
+from .harness import ODD, compare, wide
 from .suite import KernelSuite, form
 
 OP = "unrotate"
@@ -43,14 +43,14 @@ class TestUnrotate(KernelSuite):
 
 def test_definition(backend, dtype):
     h = torch.randn(3, 2, 4, 5, dtype=dtype)
-    theta = torch.tensor([0.0, 2.0, -50.0], dtype=dtype)
+    theta = torch.tensor([0.0, 2.0, -50.0], dtype=wide(dtype))
     re, im = h.double().unbind(1)
     t = theta.double().view(3, 1, 1)
     assert_close(F.unrotate(h.to(backend.device), theta.to(backend.device)), re * t.cos() + im * t.sin(), dtype)
 
 
 def test_each_fake_is_a_reading_of_its_own(backend, dtype):
-    h, theta = torch.randn(3, 2, 4, 5, 6, dtype=dtype), torch.rand(3, 8, dtype=dtype) * 6.28
+    h, theta = torch.randn(3, 2, 4, 5, 6, dtype=dtype), torch.rand(3, 8, dtype=wide(dtype)) * 6.28
     h, theta = h.to(backend.device), theta.to(backend.device)
     each = [F.unrotate(h, theta[:, k]) for k in range(8)]
     assert_close(F.unrotate(h, theta), torch.stack(each, 1), dtype)

@@ -12,7 +12,7 @@ from .reference import batch_norm_relu as reference
 
 OP = backend.op(
     "batch_norm_relu",
-    cpu=backend.FLOATS,
+    cpu=(*backend.FLOATS, torch.bfloat16),
     cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
     triton=backend.TRITON,
 )

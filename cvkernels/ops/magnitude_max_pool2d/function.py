@@ -11,7 +11,7 @@ from .reference import output_size
 
 OP = backend.op(
     "magnitude_max_pool2d",
-    cpu=backend.FLOATS,
+    cpu=(*backend.FLOATS, torch.bfloat16),
     cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
     triton=backend.TRITON,
 )

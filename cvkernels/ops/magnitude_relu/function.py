@@ -11,7 +11,7 @@ from .reference import magnitude_relu as reference
 
 OP = backend.op(
     "magnitude_relu",
-    cpu=backend.FLOATS,
+    cpu=(*backend.FLOATS, torch.bfloat16),
     cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
     triton=backend.TRITON,
 )

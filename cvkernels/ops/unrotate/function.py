@@ -10,7 +10,7 @@ from .reference import unrotate as reference
 
 OP = backend.op(
     "unrotate",
-    cpu=backend.FLOATS,
+    cpu=(*backend.FLOATS, torch.bfloat16),
     cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
     triton=backend.TRITON,
 )
