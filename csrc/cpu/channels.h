@@ -127,7 +127,7 @@ void for_row_blocks(const Planar& v, const F& f) {
   torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * ROW_BLOCK;
-      f(b, Lines{first * 2 * v.c, std::min(ROW_BLOCK, rows - first), 2 * v.c, v.c, 0});
+      f(b, Lines{first * v.position, std::min(ROW_BLOCK, rows - first), v.position, v.c, 0});
     }
   });
 }

@@ -10,6 +10,7 @@ from .reference import magnitude_power as reference
 
 OP = backend.op(
     "magnitude_power",
+    cpu=(*backend.FLOATS, torch.bfloat16),
     cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
     triton=backend.TRITON,
 )

@@ -10,6 +10,7 @@ from .reference import real_batch_norm_relu as reference
 
 OP = backend.op(
     "real_batch_norm_relu",
+    cpu=(*backend.FLOATS, torch.bfloat16),
     cuda=(*backend.FLOATS, torch.float16, torch.bfloat16),
     triton=backend.TRITON,
 )

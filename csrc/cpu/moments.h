@@ -1,0 +1,166 @@
+// A real feature [N, C, *] for the walks of channels.h, and its mean and variance per channel.
+//
+// The variance is taken about the mean of the piece it belongs to, while that piece is in the cache, and the pieces are
+// joined by Chan's formula: a sum of squares less the square of the sum would lose a float32 variance beside a mean
+// some thousand times larger.
+#pragma once
+
+#include "channels.h"
+
+namespace cvk {
+
+// A Planar of one part.
+inline Planar real_view(const Tensor& x, const char* name) {
+  STD_TORCH_CHECK(x.dim() >= 2, name, " must be [N, C, *]");
+  Planar v{};
+  v.n = x.size(0);
+  v.c = x.size(1);
+  v.s = 1;
+  std::vector<int64_t> plain{0, 1}, last{0};
+  for (int64_t d = 2; d < x.dim(); ++d) {
+    v.s *= x.size(d);
+    plain.push_back(d);
+    last.push_back(d);
+  }
+  last.push_back(1);
+  v.sample = v.c * v.s;
+  if (x.numel() == 0 || dense_in_order(x, plain)) {
+    v.layout = Layout::contiguous;
+    v.channel = v.s, v.position = 1;
+  } else {
+    STD_TORCH_CHECK(dense_in_order(x, last), name, " must be dense: contiguous or channels-last");
+    v.layout = Layout::channels_last;
+    v.channel = 1, v.position = v.c;
+  }
+  return v;
+}
+
+inline void check_real(const Tensor& x, const Planar& v, const Tensor& like, const char* name) {
+  const Planar w = real_view(x, name);
+  STD_TORCH_CHECK(w.n == v.n && w.c == v.c && w.s == v.s && (w.layout == v.layout || x.numel() == 0), name,
+                  " must have the shape and the layout of the feature it is read with");
+  STD_TORCH_CHECK(x.scalar_type() == like.scalar_type(), name, " must have the dtype of the feature it is read with");
+}
+
+struct Moments {
+  std::vector<double> mean, square;  // per channel: the mean, the sum of squared distances from it
+  double count = 0;
+
+  explicit Moments(int64_t channels) : mean(static_cast<size_t>(channels), 0.0), square(mean.size(), 0.0) {}
+
+  void join(const double* other_mean, const double* other_square, double other_count) {
+    const double both = count + other_count;
+    for (size_t c = 0; c < mean.size(); ++c) {
+      const double apart = other_mean[c] - mean[c];
+      square[c] += other_square[c] + apart * apart * (count / both * other_count);
+      mean[c] += apart * (other_count / both);
+    }
+    count = both;
+  }
+};
+
+// Adds x - shift, or its square, of each line (of each channel) to sums.
+template <bool SQUARE, class T, class W>
+CVK_CLONES void moment_lines(W, const T* x, Lines lines, const wide_t<T>* shift, sum_t<T, W>* sums) {
+  using A = wide_t<T>;
+  for (int64_t line = 0; line < lines.count; ++line, x += lines.stride) {
+    A sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < lines.length; ++i) {
+      const A value = x[i], d = value - shift[i * W::channel], term = SQUARE ? d * d : d;
+      if constexpr (W::channel) {
+        sums[i] += term;
+      } else {
+        sum += term;
+      }
+    }
+    if constexpr (!W::channel) *sums += sum;
+    shift += lines.advance, sums += lines.advance;
+  }
+}
+
+// The same of neighbouring short planes of a contiguous feature, lane by lane: see product_planes.
+template <bool SQUARE, class T>
+CVK_CLONES void moment_planes(const T* x, int64_t planes, int64_t channels, int64_t length, const wide_t<T>* shift,
+                              wide_t<T>* lanes) {
+  using A = wide_t<T>;
+  using V = typename Lanes<T>::type;
+  constexpr int64_t L = Lanes<T>::count;
+  for (int64_t p = 0, c = 0; p < planes; ++p, c = c + 1 == channels ? 0 : c + 1, x += length) {
+    const A s = shift[c];
+    V a = {}, d;
+    int64_t i = 0;
+    for (; i + L <= length; i += L) {
+      Lanes<T>::load(x + i, d);
+      d -= s;
+      a += SQUARE ? d * d : d;
+    }
+    A rest = 0;
+    for (; i < length; ++i) {
+      const A one = static_cast<A>(x[i]) - s;
+      rest += SQUARE ? one * one : one;
+    }
+    *reinterpret_cast<typename Lanes<A>::loose*>(lanes + c * L) += a;
+    lanes[c * L] += rest;
+  }
+}
+
+// One piece: its sums by sum(flag, shift, into) with flag true for squares, put down as mean and squares.
+template <class A, class Sum>
+void piece_moments(int64_t channels, double count, double* mean, double* square, const Sum& sum) {
+  std::vector<A> shift(static_cast<size_t>(channels), A(0));
+  sum(std::false_type{}, shift.data(), mean);
+  for (int64_t c = 0; c < channels; ++c) {
+    mean[c] /= count;
+    shift[c] = static_cast<A>(mean[c]);
+  }
+  sum(std::true_type{}, shift.data(), square);
+}
+
+template <class T>
+Moments moments_of(const Planar& v, const T* x) {
+  using A = wide_t<T>;
+  Moments all(v.c);
+  if (v.values() == 0) return all;
+  const bool last = v.layout == Layout::channels_last;
+  const int64_t unit = last ? ROW_BLOCK : SAMPLE_BLOCK, items = last ? v.n * v.s : v.n;  // rows or samples
+  const int64_t pieces = (items + unit - 1) / unit, each = last ? v.c : v.c * v.s;
+  std::vector<double> mean(static_cast<size_t>(pieces * v.c), 0.0), square(mean.size(), 0.0);
+  const auto count = [&](int64_t b) { return std::min(unit, items - b * unit); };
+  const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, unit * each));
+  torch::stable::parallel_for(0, pieces, grain, [&](int64_t begin, int64_t end) {
+    std::vector<A> sums(static_cast<size_t>(last ? v.c : v.c * Lanes<T>::count));
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t here = count(b);
+      const T* from = x + b * unit * each;
+      const auto sum = [&](auto squares, const A* shift, double* into) {
+        constexpr bool SQUARE = decltype(squares)::value;
+        std::fill(sums.begin(), sums.end(), A(0));
+        if (last) {
+          moment_lines<SQUARE>(Walk<1, 1>{}, from, Lines{0, here, v.position, v.c, 0}, shift, sums.data());
+          for (int64_t c = 0; c < v.c; ++c) into[c] = sums[c];
+        } else {
+          moment_planes<SQUARE>(from, here * v.c, v.c, v.s, shift, sums.data());
+          fold_lanes(sums.data(), v.c, into);
+        }
+      };
+      piece_moments<A>(v.c, static_cast<double>(last ? here : here * v.s), &mean[b * v.c], &square[b * v.c], sum);
+    }
+  });
+  for (int64_t b = 0; b < pieces; ++b) {
+    all.join(&mean[b * v.c], &square[b * v.c], static_cast<double>(last ? count(b) : count(b) * v.s));
+  }
+  return all;
+}
+
+// Of one channel's planes, all at once: they lie in the second-level cache.
+template <class T, class W>
+void channel_moments(W walk, const T* x, Lines lines, double* mean, double* square) {
+  *mean = *square = 0;
+  const double count = static_cast<double>(lines.count * lines.length);
+  piece_moments<wide_t<T>>(1, count, mean, square, [&](auto squares, const wide_t<T>* shift, double* into) {
+    moment_lines<decltype(squares)::value>(walk, x + lines.first, lines, shift, into);
+  });
+}
+
+}  // namespace cvk
