@@ -35,8 +35,8 @@ struct Read {
 
 // Adds g and x^ g of the elements that passed, x^ = (x - mean) rstd.
 template <class T, class W>
-CVK_CLONES void sum_lines(W, Read<T> from, Lines lines, const wide_t<T>* mean, const wide_t<T>* rstd,
-                          sum_t<T, W>* sums, sum_t<T, W>* products) {
+CVK_CLONES void sum_lines(W, Read<T> from, Lines lines, const wide_t<T>* mean, const wide_t<T>* rstd, sum_t<T, W>* sums,
+                          sum_t<T, W>* products) {
   using A = wide_t<T>;
   for (int64_t line = 0; line < lines.count; ++line) {
     const int64_t at = lines.first + line * lines.stride;
