@@ -65,6 +65,13 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
   m.def("conv_planes_forward(Tensor z, int form) -> Tensor");
   m.def("conv_planes_backward(Tensor[] grads, int form, bool channels_last) -> Tensor");
 
+  // conv_planes_backward, and on what it writes magnitude_relu(y scale + residual, c): a norm of known statistics, the
+  // residual and the ReLU after a convolution, while its result is in the cache. scale [C] float32 (float64 for such
+  // planes), residual in the layout of the result. Its backward is not there: inference only.
+  m.def(
+      "conv_planes_relu_forward(Tensor[] planes, Tensor scale, Tensor? residual, int form, bool channels_last, "
+      "float c) -> Tensor");
+
   // Block weights [[A, -B], [B, A]] of many layers, each part [O, I, *], contiguous and of one dtype, in one flat
   // buffer of `dtype`: for each layer [2O, 2I, *], or channels-last [2O, *, 2I], starting at a multiple of 16 elements;
   // what lies between two layers is 0. Backward: the gradients of the blocks, each [2O, 2I, *] dense in that same

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "../common/modulus.h"
 #include "../common/shape.h"
 #include "lanes.h"
 #include "simd.h"
@@ -181,6 +182,40 @@ CVK_CLONES void join_rows(Rows<const T> in, T* z, int64_t channels, int64_t begi
   }
 }
 
+// y = magnitude_relu(y scale + residual, c) in place: `count` elements next to each other, scale one for each (EACH) or
+// one for all.
+template <class T, bool EACH, bool RESIDUAL>
+CVK_INLINE void relu_run(T* re, T* im, const T* res_re, const T* res_im, const wide_t<T>* scale, int64_t count,
+                         wide_t<T> c) {
+  using W = wide_t<T>;
+  CVK_SIMD
+  for (int64_t i = 0; i < count; ++i) {
+    const W s = scale[EACH ? i : 0];
+    W x = static_cast<W>(re[i]) * s, y = static_cast<W>(im[i]) * s;
+    if constexpr (RESIDUAL) x += static_cast<W>(res_re[i]), y += static_cast<W>(res_im[i]);
+    const W factor = relu_factor(x, y, c);
+    re[i] = stored<T>(x * factor);
+    im[i] = stored<T>(y * factor);
+  }
+}
+
+// Positions [begin, end) of one sample: runs of positions in contiguous features, of channels in channels-last ones.
+template <class T, bool LAST, bool RESIDUAL>
+CVK_CLONES void relu_span(T* y, const T* residual, const wide_t<T>* scale, int64_t channels, int64_t positions,
+                          int64_t begin, int64_t end, wide_t<T> c) {
+  if constexpr (LAST) {
+    for (int64_t s = begin; s < end; ++s) {
+      const int64_t re = s * 2 * channels, im = re + channels;
+      relu_run<T, true, RESIDUAL>(y + re, y + im, residual + re, residual + im, scale, channels, c);
+    }
+  } else {
+    for (int64_t k = 0; k < channels; ++k) {
+      const int64_t re = k * positions + begin, im = re + channels * positions;
+      relu_run<T, false, RESIDUAL>(y + re, y + im, residual + re, residual + im, scale + k, end - begin, c);
+    }
+  }
+}
+
 template <class F>
 void with_form(int64_t form, F f) {
   switch (form) {
@@ -239,29 +274,44 @@ Tensor forward(Tensor z, int64_t form) {
   return out;
 }
 
-Tensor backward(std::vector<Tensor> grads, int64_t form, bool channels_last) {
-  STD_TORCH_CHECK(static_cast<int64_t>(grads.size()) == planes_of(form), "grads must be the planes of that form");
-  for (const Tensor& g : grads) {
-    bool alike = g.dim() == 4 && g.scalar_type() == grads[0].scalar_type();
-    for (int64_t d = 0; alike && d < 4; ++d) alike = g.size(d) == grads[0].size(d);
-    STD_TORCH_CHECK(alike && (g.numel() == 0 || dense_in_order(g, {0, 2, 3, 1})),
-                    "grads must be [N, C, H, W] channels-last, of one shape and dtype");
+// What follows on the spans that have just been written; nothing where there is no scale.
+struct Relu {
+  std::optional<Tensor> scale, residual;
+  double c;
+};
+
+Tensor joined(const std::vector<Tensor>& planes, int64_t form, bool channels_last, const Relu& relu) {
+  STD_TORCH_CHECK(static_cast<int64_t>(planes.size()) == planes_of(form), "there must be the planes of that form");
+  for (const Tensor& p : planes) {
+    bool alike = p.dim() == 4 && p.scalar_type() == planes[0].scalar_type();
+    for (int64_t d = 0; alike && d < 4; ++d) alike = p.size(d) == planes[0].size(d);
+    STD_TORCH_CHECK(alike && (p.numel() == 0 || dense_in_order(p, {0, 2, 3, 1})),
+                    "planes must be [N, C, H, W] channels-last, of one shape and dtype");
   }
-  const int64_t n = grads[0].size(0), row = grads[0].size(1), h = grads[0].size(2), w = grads[0].size(3), s = h * w;
+  const int64_t n = planes[0].size(0), row = planes[0].size(1), h = planes[0].size(2), w = planes[0].size(3);
   STD_TORCH_CHECK(form != BLOCK || row % 2 == 0, "a plane of both parts must have an even number of channels");
-  const int64_t c = form == BLOCK ? row / 2 : row;
+  const int64_t c = form == BLOCK ? row / 2 : row, s = h * w;
   const std::vector<int64_t> sizes{n, 2, c, h, w};
-  const Tensor out = channels_last ? strided_like(grads[0], sizes, {2 * c * s, c, 1, 2 * c * w, 2 * c})
-                                   : torch::stable::new_empty(grads[0], sizes);
-  with_stored(grads[0].scalar_type(), NAME, [&](auto zero) {
+  const Tensor out = channels_last ? strided_like(planes[0], sizes, {2 * c * s, c, 1, 2 * c * w, 2 * c})
+                                   : torch::stable::new_empty(planes[0], sizes);
+  if (relu.residual) check_alike(*relu.residual, planar(out, "out"), out, "residual");
+  with_stored(planes[0].scalar_type(), NAME, [&](auto zero) {
     using T = decltype(zero);
+    using W = wide_t<T>;
+    if (relu.scale) {
+      check_vector(*relu.scale, c, "scale");
+      STD_TORCH_CHECK(relu.scale->scalar_type() == (std::is_same_v<W, double> ? ScalarType::Double : ScalarType::Float),
+                      "scale must be float32, or float64 for planes in float64");
+    }
+    const W *scale = relu.scale ? data<const W>(*relu.scale) : nullptr, limit = static_cast<W>(relu.c);
+    const T* residual = relu.residual ? data<const T>(*relu.residual) : nullptr;
     with_form(form, [&](auto known) {
       T* to = data<T>(out);
       for_spans(n, c, s, [&](int64_t sample, int64_t begin, int64_t end) {
         Rows<const T> rows{{}, row};
         for (int64_t p = 0; p < 3; ++p) {
-          const size_t given = std::min(grads.size() - 1, static_cast<size_t>(p));
-          rows.first[p] = data<const T>(grads[given]) + sample * s * row + (form == BLOCK && p == 1 ? c : 0);
+          const size_t given = std::min(planes.size() - 1, static_cast<size_t>(p));
+          rows.first[p] = data<const T>(planes[given]) + sample * s * row + (form == BLOCK && p == 1 ? c : 0);
         }
         T* re = to + sample * 2 * c * s;
         if (channels_last) {
@@ -269,10 +319,28 @@ Tensor backward(std::vector<Tensor> grads, int64_t form, bool channels_last) {
         } else {
           join_span<T, known()>(rows, re, re + c * s, c, s, begin, end);
         }
+        if (scale == nullptr) return;
+        const T* beside = residual == nullptr ? re : residual + sample * 2 * c * s;
+        if (channels_last) {
+          residual ? relu_span<T, true, true>(re, beside, scale, c, s, begin, end, limit)
+                   : relu_span<T, true, false>(re, beside, scale, c, s, begin, end, limit);
+        } else {
+          residual ? relu_span<T, false, true>(re, beside, scale, c, s, begin, end, limit)
+                   : relu_span<T, false, false>(re, beside, scale, c, s, begin, end, limit);
+        }
       });
     });
   });
   return out;
+}
+
+Tensor backward(std::vector<Tensor> grads, int64_t form, bool channels_last) {
+  return joined(grads, form, channels_last, Relu{std::nullopt, std::nullopt, 1.0});
+}
+
+Tensor relu_forward(std::vector<Tensor> planes, Tensor scale, std::optional<Tensor> residual, int64_t form,
+                    bool channels_last, double c) {
+  return joined(planes, form, channels_last, Relu{scale, residual, c});
 }
 
 }  // namespace
@@ -281,4 +349,5 @@ Tensor backward(std::vector<Tensor> grads, int64_t form, bool channels_last) {
 STABLE_TORCH_LIBRARY_IMPL(cvkernels, CPU, m) {
   m.impl("conv_planes_forward", TORCH_BOX(&cvk::forward));
   m.impl("conv_planes_backward", TORCH_BOX(&cvk::backward));
+  m.impl("conv_planes_relu_forward", TORCH_BOX(&cvk::relu_forward));
 }

@@ -4,9 +4,15 @@ import pytest
 import torch
 
 import cvkernels.functional as F
+import cvkernels.nn as cnn
 from cvkernels import to_channels_last, use_backend, use_conv_form
+from cvkernels.backend import FLOATS
 from cvkernels.ops.common.forms import NAMES
 from tests.close import assert_close
+
+from .suite import Recorder
+
+OP = "conv_planes_relu"
 
 LAYOUTS = {"contiguous": lambda z: z, "channels-last": to_channels_last}
 CASES = {  # channels in and out, kernel, map; channels that fill vectors and that do not
@@ -130,3 +136,40 @@ def test_planes_and_their_transpose(form, size):
             assert_close(got, torch.stack((p, q), 1), dtype)
             torch.library.opcheck(torch.ops.cvkernels.conv_planes_forward.default, (given, form))
             torch.library.opcheck(torch.ops.cvkernels.conv_planes_backward.default, (ready, form, last))
+
+
+RELU_SIZES = {"odd": (3, 5, 3, 7, 6), "vectors": (2, 16, 32, 8, 8)}  # N, C, O, H, W
+
+
+@pytest.mark.parametrize("size", RELU_SIZES.values(), ids=RELU_SIZES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("form", ["gauss-last", "block-last"])
+@pytest.mark.parametrize("weights", ["complex", "real"])
+def test_norm_residual_and_relu_in_the_pass_that_joins(kernel, size, layout, form, weights):
+    """Beside the layers one after another, in every dtype; and that it is one pass."""
+    n, channels, out, h, w = size
+    for dtype in (torch.float32, torch.float64, torch.bfloat16)[: 3 if form == "block-last" else 2]:
+        held = torch.float64 if dtype == torch.float64 else torch.float32
+        layer = cnn.ComplexConvBatchNormReLU2d(
+            channels, out, 3, padding=1, weights=weights, c=0.9, affine=True, dtype=held
+        ).eval()
+        layer.norm_act.running_power.uniform_(0.2, 2)
+        torch.nn.init.uniform_(layer.norm_act.weight, 0.5, 2)
+        z = LAYOUTS[layout](torch.randn(n, 2, channels, h, w, dtype=torch.float64).to(dtype))
+        with torch.no_grad(), use_conv_form(form), torch.autocast("cpu", torch.bfloat16, enabled=dtype not in FLOATS):
+            for residual in (None, torch.randn(n, 2, out, h, w, dtype=torch.float64).to(dtype)):
+                with Recorder() as seen:
+                    y = layer(z, residual)
+                names = [op.name().split("::")[1] for op, _, _ in seen.calls]
+                assert names[-1] == "conv_planes_relu_forward" and "batch_norm_relu_forward" not in names
+                torch.library.opcheck(seen.calls[-1][0], seen.calls[-1][1])
+                assert (y.movedim((1, 2), (-2, -1)) if layout == "channels-last" else y).is_contiguous()
+                exact = layer.double()
+                with use_backend("reference"), torch.autocast("cpu", enabled=False):
+                    rest = residual if residual is None else residual.double()
+                    want = exact.norm_act(exact.conv(z.double()), rest)
+                layer.to(held)
+                # bfloat16: the weight, the convolution and the result are each rounded
+                assert_close(y, want, dtype, kind="op" if dtype in FLOATS else "network")
+    with torch.no_grad(), pytest.raises(ValueError, match="`residual` must have the shape of the result"):
+        layer(z.to(held), torch.zeros(n, 2, out, h, w + 1, dtype=held))

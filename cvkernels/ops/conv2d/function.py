@@ -11,8 +11,9 @@ from ..common.autocast import active, lowered
 from ..common.autograd import applied, mapped, tracked
 from ..common.weight import Packed, parts
 from . import implicit
+from .planes import RELU
 from .reference import conv2d as reference
-from .through_torch import COMPLEX, PACKED, REAL, Geometry, gradients, run
+from .through_torch import COMPLEX, ENDS, PACKED, REAL, Geometry, gradients, run, run_relu
 
 OP = backend.op(
     "conv2d",
@@ -63,18 +64,27 @@ def conv2d_with_power(z: Tensor, weight, stride=1, padding=0, dilation=1, groups
 
 
 def conv2d_norm_relu(z: Tensor, weight, scale, residual, c: float, stride=1, padding=0, dilation=1, groups: int = 1):
-    """magnitude_relu(conv2d(z) * scale + residual, c), without a gradient, where a kernel of our own does it in one
-    pass; else None. ``scale`` ``[O]`` float32, ``residual`` as the result or None.
+    """magnitude_relu(conv2d(z) * scale + residual, c), without a gradient, where a kernel does the end in the pass
+    that writes the convolution; else None. ``scale`` ``[O]`` float32, ``residual`` as the result or None.
     """
     z, a, b, was_complex, _, how = entered = _entered(z, weight, stride, padding, dilation, groups)
-    own = _own(entered)
-    if own is None:
-        return None
     if residual is not None:
-        residual, _ = enter(residual, "residual")
+        residual, residual_complex = enter(residual, "residual")
+        if residual_complex != was_complex:
+            raise TypeError("`residual` must be planar or complex as `z` is; convert it with to_planar or to_complex")
         residual = residual.to(z.dtype)
-    rest = (how.stride, how.padding, how.dilation, c, own)
-    return leave(implicit.conv2d_norm_relu(z, a, b, scale, residual, *rest), was_complex)
+    own = _own(entered)
+    if own is not None:
+        rest = (how.stride, how.padding, how.dilation, c, own)
+        return leave(implicit.conv2d_norm_relu(z, a, b, scale, residual, *rest), was_complex)
+    name, a, b, inside, outside = _form(z, a, b, weight.block if isinstance(weight, Packed) else None)
+    if not inside or name not in ENDS or mapped() or b is not None and how.groups > 1:
+        return None
+    if backend.choose(RELU, z) == "reference":
+        return None
+    scale = scale.to(torch.promote_types(z.dtype, torch.float32)).contiguous()
+    with torch.autocast(z.device.type, enabled=False):
+        return leave(run_relu(name, z, a, b, how, outside, scale, residual, float(c)), was_complex)
 
 
 def _own(entered) -> str | None:
@@ -108,16 +118,21 @@ def _conv2d(z, a, b, block, how: Geometry) -> Tensor:
     own = backend.choose(OP, z)
     if own != "reference" and how.groups == 1:
         return implicit.conv2d(z, a, b, how.stride, how.padding, how.dilation, own)
+    name, a, b, inside, outside = _form(z, a, b, block)
+    if tracked(z, a, b) or mapped():
+        return applied(_Conv2d)(z, a, b, how, name, inside, outside)
+    return run(FORMS[name], z, a, b, how, inside, outside)
+
+
+def _form(z, a, b, block):
+    """The name of the form and its weights; whether it is channels-last inside, and outside."""
     name, _, last = forms.chosen(z, b is not None).partition("-")
     outside = is_channels_last(z)
-    inside = outside or bool(last)
     if b is None:
         name = "real"
     elif name == "block" and block is not None and block.dtype == z.dtype:
         name, a, b = "packed", block, None
-    if tracked(z, a, b) or mapped():
-        return applied(_Conv2d)(z, a, b, how, name, inside, outside)
-    return run(FORMS[name], z, a, b, how, inside, outside)
+    return name, a, b, outside or bool(last), outside
 
 
 class _Conv2d(torch.autograd.Function):

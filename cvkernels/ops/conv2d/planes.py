@@ -13,7 +13,9 @@ from ...planar import is_channels_last
 
 PARTS, SUM, DIFFERENCE, BLOCK = range(4)  # as csrc/ops.cpp has them
 
-OP = backend.op("conv_planes", cpu=(*backend.FLOATS, torch.bfloat16, torch.float16))
+STORED = (*backend.FLOATS, torch.bfloat16, torch.float16)
+OP = backend.op("conv_planes", cpu=STORED)
+RELU = backend.op("conv_planes_relu", cpu=STORED)
 
 
 def split(z: Tensor, form: int, last: bool) -> list[Tensor]:
@@ -57,6 +59,14 @@ def join(planes: list[Tensor], form: int, last: bool) -> Tensor:
     return dense(z.flatten(1, 2), last).unflatten(1, (2, -1))
 
 
+def joined_relu(
+    planes: list[Tensor], scale: Tensor, residual: Tensor | None, form: int, last: bool, c: float
+) -> Tensor:
+    """magnitude_relu(join(planes) * scale + residual, c) in one pass; the residual in the layout of the result."""
+    planes = [dense(p, True) for p in planes]
+    return torch.ops.cvkernels.conv_planes_relu_forward.default(planes, scale, residual, form, last, c)
+
+
 def _has_kernel(x: Tensor) -> bool:
     return backend.choose(OP, x) != "reference" and not torch.is_grad_enabled()
 
@@ -82,10 +92,15 @@ if backend.compiled:
         count, channels = (1, 2 * c) if form == BLOCK else (2 if form == PARTS else 3, c)
         return z.new_empty(count, n, h, w, channels).movedim(-1, 2)
 
-    @torch.library.register_fake("cvkernels::conv_planes_backward")
-    def _(grads, form, channels_last):
+    def _joined(grads, form, channels_last):
         n, c, h, w = grads[0].shape
         c = c // 2 if form == BLOCK else c
         if channels_last:
             return grads[0].new_empty(n, h, w, 2, c).permute(0, 3, 4, 1, 2)
         return grads[0].new_empty(n, 2, c, h, w)
+
+    torch.library.register_fake("cvkernels::conv_planes_backward")(_joined)
+
+    @torch.library.register_fake("cvkernels::conv_planes_relu_forward")
+    def _(planes, scale, residual, form, channels_last, c):
+        return _joined(planes, form, channels_last)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..common.weight import packed_block, unpacked_block
-from .planes import BLOCK, DIFFERENCE, PARTS, SUM, dense, join, split, stacked
+from .planes import BLOCK, DIFFERENCE, PARTS, SUM, dense, join, joined_relu, split, stacked
 
 
 class Geometry(NamedTuple):
@@ -39,13 +39,32 @@ class Form:
 
 def run(form: Form, z: Tensor, a: Tensor, b: Tensor | None, how: Geometry, inside: bool, outside: bool) -> Tensor:
     """The convolution of planar ``z``; ``inside``, ``outside``: channels-last in between, and as it returns."""
+    return form.join(_convolved(form, z, a, b, how, inside), inside, outside)
+
+
+def _convolved(form: Form, z, a, b, how: Geometry, inside: bool) -> list[Tensor]:
     planes = form.split(z, inside)
     weights = form.weights(a, b, z.dtype, inside)
-    done = [
+    return [
         torch.conv2d(x, w, None, how.stride, how.padding, how.dilation, how.groups)
         for x, w in zip(planes, weights, strict=True)
     ]
-    return form.join(done, inside, outside)
+
+
+def run_relu(name: str, z, a, b, how: Geometry, outside: bool, scale: Tensor, residual: Tensor | None, c: float):
+    """magnitude_relu(run(...) * scale + residual, c), the ReLU in the pass that joins the planes; channels-last inside.
+    ``residual`` ``[N, 2, O, h, w]`` in any strides. For the names of `ENDS`.
+    """
+    done = _convolved(COMPLEX.get(name, REAL if name == "real" else PACKED), z, a, b, how, True)
+    if name == "real":
+        done = list(done[0].chunk(2))
+    if residual is not None:
+        n, channels, *size = done[0].shape
+        wanted = [n, 2, channels // 2 if ENDS[name] == BLOCK else channels, *size]
+        if list(residual.shape) != wanted:
+            raise ValueError(f"`residual` must have the shape of the result {wanted}, got {list(residual.shape)}")
+        residual = dense(residual.flatten(1, 2), outside).unflatten(1, (2, -1))
+    return joined_relu(done, scale, residual, ENDS[name], outside, c)
 
 
 def gradients(form: Form, z, a, b, grad: Tensor, how: Geometry, needs, inside: bool, outside: bool):
@@ -185,3 +204,5 @@ REAL = Form(
     _batched,
 )
 COMPLEX = {"block": BLOCKED, "gauss": GAUSS, "four": FOUR, "batch": BATCH}
+# the last step of each, where that is one map of planes to a feature
+ENDS = {"block": BLOCK, "packed": BLOCK, "gauss": DIFFERENCE, "real": PARTS}
