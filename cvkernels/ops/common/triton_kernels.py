@@ -154,7 +154,7 @@ def tile_place(
     at = r[:, None] * row + k[None, :]
     if not LAST:
         at += block.to(tl.int64) * channel
-    return at, (r < rows)[:, None] & (k < columns * STEP)[None, :]
+    return at, (r < rows)[:, None] & (k < tl.cast(columns, tl.int64) * STEP)[None, :]
 
 
 @triton.jit
