@@ -45,19 +45,24 @@ def use_conv_form(form: str):
         _asked = before
 
 
-def chosen(z: Tensor, is_complex: bool) -> str:
-    """The form for planar ``z``: what was asked for, else by the table."""
-    form = _asked or _table(z.device.type, z.dtype)
+def chosen(z: Tensor, weight: Tensor, is_complex: bool) -> str:
+    """The form for planar ``z`` and real parts like ``weight``: what was asked for, else by the table."""
+    form = _asked or _table(z.device.type, z.dtype, weight.shape)
     return form if is_complex else f"batch{'-last' if form.endswith('-last') else ''}"
 
 
-def _table(device_type: str, dtype: torch.dtype) -> str:
+def _table(device_type: str, dtype: torch.dtype, weight: torch.Size) -> str:
     if device_type == "cpu" and backend.compiled:
         # Forward and backward of one 3x3 convolution, two threads, AVX-512, ms, planes ready (block, gauss, four; -last
         # unless said; four contiguous). float32: 16x32x32 18.6, 14.8, 29.2; 32x16x16 17.5, 15.0, 23.4; 64x8x8 16.7,
         # 13.7, 22.0. bfloat16: 9.6, 8.3, 14.4; 10.0, 8.9, 13.0; 9.3, 8.7, 12.4: there Gauss would gain a tenth, and its
         # sums, rounded once more, have 2.5 times the error.
-        return "block-last" if dtype in HALVES else "gauss-last"
+        if dtype in HALVES:
+            return "block-last"
+        # Fewer channels than a vector has lanes, or little work for each: the planes cost more than they save. Four
+        # over block and over gauss-last, one thread: 3 channels 1.5, 1.2; 6, 5x5 1.4, 1.2; 8 1.9, 1.3; 1x1 1.6, 1.1.
+        small = len(weight) == 4 and (weight[1] < 16 or weight[2] * weight[3] == 1)
+        return "block" if small else "gauss-last"
     # cuDNN, not measured yet. Half precision: one matrix product on tensor cores, the more accurate one. float32: the
     # library's own transforms would be undone by a split into planes that costs a pass each.
     return "block"

@@ -126,7 +126,7 @@ def _conv2d(z, a, b, block, how: Geometry) -> Tensor:
 
 def _form(z, a, b, block):
     """The name of the form and its weights; whether it is channels-last inside, and outside."""
-    name, _, last = forms.chosen(z, b is not None).partition("-")
+    name, _, last = forms.chosen(z, a, b is not None).partition("-")
     outside = is_channels_last(z)
     if b is None:
         name = "real"

@@ -46,7 +46,7 @@ def _linear(z: Tensor, a: Tensor, b: Tensor | None, packed: Tensor | None) -> Te
         return reference(z, a, b)
     if b is None:
         return real.linear(z, a.to(z.dtype))
-    form = forms.chosen(z, True).partition("-")[0]
+    form = forms.chosen(z, a, True).partition("-")[0]
     if form == "block":
         w = packed if packed is not None and packed.dtype == z.dtype else block(a, b).to(z.dtype)
         return real.linear(z.flatten(1), w).unflatten(1, (2, -1))
