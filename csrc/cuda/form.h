@@ -44,8 +44,8 @@ CVK_INLINE void store_pack(T* p, const T (&x)[kPack<T>]) {
   memcpy(word, x, 16);
 #if defined(__CUDA_ARCH__)
   // said aloud: from a uint4 the compiler makes four or eight stores
-  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(word[0]), "r"(word[1]), "r"(word[2]),
-               "r"(word[3])
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)), "r"(word[0]),
+               "r"(word[1]), "r"(word[2]), "r"(word[3])
                : "memory");
 #else
   memcpy(__builtin_assume_aligned(p, 16), word, 16);
