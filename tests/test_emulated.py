@@ -55,5 +55,5 @@ class TestEmulated:
 
     def test_what_a_gpu_is_held_to(self, built):
         files = [f"tests/ops/test_{op}.py" for op in OPS]
-        chosen = "(float32 or float64 or not (float16 or bfloat16)) and " + " and ".join(f"not {w}" for w in ELSEWHERE)
+        chosen = " and ".join(f"not {word}" for word in ELSEWHERE)
         assert re.search(r"[1-9]\d* passed", emulated(*files, "-k", chosen))
