@@ -230,13 +230,16 @@ class Run:
 
     def row(self, case, which, name, candidate, times, call, share) -> rows.Row:
         dtype = (candidate and candidate.dtype) or case.dtype
-        tf32 = self.options.tf32 and dtype == torch.float32
+        shown, base = (
+            str(d).removeprefix("torch.") + (" (TF32)" if self.options.tf32 and d == torch.float32 else "")
+            for d in (dtype, case.dtype)
+        )
         kept = None
         if candidate and which != "forward" and not candidate.wrapped:
             kept = timing.kept_mib(candidate.forward, candidates.flat(candidate.leaves))
         rate, fraction = self.roof(case, which, candidate, dtype, times[name][1], times.get("copy"))
         return rows.Row(
-            op=case.op, shape=case.shape, dtype=str(dtype).removeprefix("torch.") + (" (TF32)" if tf32 else ""),
+            op=case.op, shape=case.shape, dtype=shown, base=base,
             which=which, candidate=name, what=candidate.label() if candidate else "",
             **dict(zip(("p20", "p50", "p80"), times[name], strict=True)), ratio=times[name][1] / times["ours"][1],
             peak_mb=None if candidate is None or candidate.wrapped == "graph" else timing.peak_mb(call, case.device),

@@ -29,6 +29,7 @@ class Row:
     op: str
     shape: str
     dtype: str
+    base: str  # the precision of the case; a candidate under autocast stands beside others that compute in this one
     device: str
     which: str  # forward, backward, or forward+backward
     candidate: str
@@ -53,7 +54,7 @@ class Row:
 
     def case(self) -> tuple:
         """What the candidates of one table line share."""
-        return self.op, self.shape, self.device, self.which, self.threads, self.clock, self.allocator
+        return self.op, self.shape, self.base, self.device, self.which, self.threads, self.clock, self.allocator
 
     def key(self) -> tuple:
         """What must be equal for two rows to be compared."""

@@ -10,6 +10,7 @@ percentile of its samples, after a warm-up.
 import gc
 import math
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -112,8 +113,10 @@ def gpu_kernels(call: Callable) -> str:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         call()
         torch.cuda.synchronize()
-    names = [e.key for e in profile.key_averages() if not e.key.startswith(("cuda", "Memcpy", "Memset"))]
-    return f"{len(names)} kernels: " + "; ".join(name.removeprefix("void ")[:60] for name in names)
+    # without the calls of the runtime (cudaLaunchKernel) and of the driver (cuLaunchKernel)
+    found = [e for e in profile.key_averages() if not re.match(r"cu(da)?[A-Z]|Memcpy|Memset", e.key)]
+    names = "; ".join(e.key.removeprefix("void ")[:60] for e in found)
+    return f"{sum(e.count for e in found)} kernels: {names}"
 
 
 def kept_mib(forward: Callable, leaves: list[Tensor]) -> float:

@@ -47,7 +47,8 @@ def test_the_roof_is_measured():
 
 def row(**changes):
     values = dict(
-        op="rotate", shape="4x8x6x6", dtype="float32", device="a, b", which="forward", candidate="ours", what="cpu",
+        op="rotate", shape="4x8x6x6", dtype="float32", base="float32", device="a, b",
+        which="forward", candidate="ours", what="cpu",
         p20=1.0, p50=2.0, p80=3.0, ratio=1.0, peak_mb=None, kept_mib=1.5, roof="copy", roof_rate=40.0, fraction=0.5,
         threads=2, clock="wall", allocator="keep", foreign_load=0.01, torch="2.11", cvkernels="0.1.0",
         python="3.12.0", commit="abc",

@@ -115,7 +115,7 @@ def _rows(path: Path) -> list[dict]:
 
 
 def _key(row: dict) -> tuple:
-    return tuple(row.get(name) for name in ("op", "shape", "dtype", "which", "device", "candidate"))
+    return tuple(row.get(name) for name in ("op", "shape", "dtype", "base", "which", "device", "candidate"))
 
 
 def _write(path: Path, text: str) -> None:
