@@ -86,7 +86,8 @@ class Case:
 
     others: candidates by name, made when they are asked for; a name begins with ours, form, naive, complex or real.
     peers: the same for installed peers.   jumps: see JUMP_SHARE.   draws: random numbers are in it, the same for all
-    that take them from torch's generator in the same order.   deep: many layers, see DEEP.
+    that take them from torch's generator in the same order.   spread: a jump reaches every element
+    of a gradient, so its RMS error is what is held.   deep: many layers, see DEEP.
     """
 
     op: str
@@ -100,6 +101,7 @@ class Case:
     cost: Cost | None = None
     jumps: bool = False
     draws: bool = False
+    spread: bool = False
     deep: bool = False
 
     def candidates(self, against=("naive",)) -> dict[str, Candidate]:
@@ -219,7 +221,7 @@ def difference(case: Case, candidate: Candidate | None = None, naive=None) -> st
     for what, x in results(case, candidate):
         share = 0.0
         if case.jumps and what.startswith("gradient"):
-            share = 1.0 if case.deep else JUMP_SHARE
+            share = 1.0 if case.deep or case.spread else JUMP_SHARE
         reason = _apart(x, want[what], dtype, share, DEEP if case.deep else 1)
         if reason:
             return f"{what}: {reason}"
