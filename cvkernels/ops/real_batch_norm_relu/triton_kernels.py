@@ -49,8 +49,8 @@ def load_triples(partial, k, c, channels, programs, COLUMNS: tl.constexpr, LAST:
 
 @triton.jit
 def moments_of(partial, c, channels, programs, per_count, COLUMNS: tl.constexpr, LAST: tl.constexpr):
-    """Mean and biased variance of the channels c. Means are taken from the first program's: a share of the data itself,
-    it is never many standard deviations off, so nothing cancels."""
+    """Mean, less the pivot, and biased variance of the channels c. Means are taken from the first program's: a share of
+    the data itself, it is never many standard deviations off, so nothing cancels."""
     STEP: tl.constexpr = 16
     programs = tl.cast(programs, tl.int32)
     first_mean = load_channel(partial + programs.to(tl.int64) * channels, c, channels, LAST)
@@ -74,6 +74,12 @@ def moments_of(partial, c, channels, programs, per_count, COLUMNS: tl.constexpr,
 
 
 @triton.jit
+def pivot_of(x, c, channel, channels, LAST: tl.constexpr):
+    """The channel's first value: taken from it, values far from zero lose nothing to the rounding of their mean."""
+    return load_channel(x, c * channel, channels, LAST)
+
+
+@triton.jit
 def passed(grad, out, at, inside):
     """What the ReLU lets through; NaN came out of NaN and lets it, as torch's does."""
     y = load_real(out, at, inside)
@@ -88,16 +94,17 @@ def real_batch_norm_relu_moments_kernel(
     x, partial, programs, rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """Rows k of the three ``partial``: count, mean and squared deviations over the tiles k, k + programs, ..."""
+    """Rows k of the three ``partial``: count, mean less the pivot, and squared deviations over the tiles k, ..."""
     k = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
     ch = tile_channel(block, COLUMNS, LAST)
     count = tl.zeros((ROWS, COLUMNS), tl.float32)
     mean = tl.zeros((ROWS, COLUMNS), tl.float32)
     deviation = tl.zeros((ROWS, COLUMNS), tl.float32)
+    pivot = spread(pivot_of(x, ch, channel, channels, LAST), LAST)
     for tile in range(k, tiles, programs):
         at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
-        value = load_real(x, at, inside)
+        value = load_real(x, at, inside) - pivot
         count += tl.where(inside, 1.0, 0.0)
         delta = tl.where(inside, value - mean, 0.0)
         mean += delta / tl.maximum(count, 1.0)
@@ -126,6 +133,7 @@ def real_batch_norm_relu_forward_kernel(
     ch = tile_channel(block, COLUMNS, LAST)
     if partial is not None:
         average, variance = moments_of(partial, ch, channels, programs, per_count, COLUMNS, LAST)
+        average += pivot_of(x, ch, channel, channels, LAST)
     else:
         average = load_channel(running_mean, ch, channels, LAST)
         variance = load_channel(running_var, ch, channels, LAST)
