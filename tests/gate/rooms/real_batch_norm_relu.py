@@ -11,7 +11,8 @@ _vectors = dict.fromkeys(
 )
 _scalars = dict.fromkeys(("per_count", "unbias", "momentum", "eps"), "fp32")
 _given = _vectors | _scalars | {"batches": "*i64"}
-# narrow: pivots, one each of a thread's channels; two or three rows of 16 partial sums, 8 loads each, then one each of the vectors
+# narrow: a pivot for each of a thread's channels; two or three rows of 16 partial sums, 8 loads each, then one each of
+# the vectors
 CASES = [
     *streaming(k.real_batch_norm_relu_moments_kernel, "", ("x",), 0.5, 4, _given, layouts=BOTH, **k.MOMENTS),
     *streaming(
