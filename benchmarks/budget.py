@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cvkernels import use_backend
+from cvkernels.nn import pack_weights
 from models.resnet import FEATURES, resnet
 
 from . import networks, two_tensor
@@ -125,7 +126,7 @@ def processor_steps(depth=56, variant="alpha"):
     parts = [torch.empty_like(z[:, 0]).requires_grad_() for _ in range(2)]
 
     def ours():
-        y = model.processor(z)
+        y = pack_weights(model.processor)(z)
         y.backward(torch.empty_like(y))
 
     def naive():
@@ -142,7 +143,7 @@ def network_steps(depth=56, variant="alpha"):
     labels = torch.empty(N, dtype=torch.int64, device="meta")
 
     def ours():
-        cross_entropy(model(x, theta), labels).backward()
+        cross_entropy(pack_weights(model)(x, theta), labels).backward()
 
     def naive():
         with use_backend("reference"):
