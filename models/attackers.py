@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from models.critic import LeNetCritic
+from models.critic import critic
 
 TURN = 2 * torch.pi
 
@@ -16,14 +16,15 @@ class AnglePredictor(nn.Module):
     Args:
         loss: `'circular'`: two outputs, read as a point whose direction is the angle, so 0 and 2π are the same answer;
             `'raw'`: one output, sigmoid times 2π, to be trained with the unwrapped L1 of the seed report.
+        kind: the critic's, see `models.critic.critic`.
     """
 
-    def __init__(self, channels=6, side=14, loss="circular"):
+    def __init__(self, channels=6, side=14, loss="circular", kind="lenet"):
         super().__init__()
         if loss not in ("circular", "raw"):
             raise ValueError(f"`loss` must be 'circular' or 'raw', got {loss!r}")
         self.loss_kind = loss
-        self.net = LeNetCritic(2 * channels, side, outputs=2 if loss == "circular" else 1)
+        self.net = critic((2 * channels, side, side), kind, outputs=2 if loss == "circular" else 1)
 
     def forward(self, z):
         out = self.net(z.flatten(1, 2))  # [N, 2C, s, s], as a real network reads it

@@ -1,9 +1,22 @@
-"""The WGAN's critic for LeNet's features: convolution, pool, linear, and no norm.
+"""The WGAN's critics, and with other outputs the body of the adversary's angle predictor; none has a norm.
 
 A norm over the batch would make one sample's score depend on the others, and the gradient penalty is per sample.
 """
 
 from torch import nn
+
+
+def critic(features, kind="residual", outputs=1):
+    """Real features `[N, C, s, s]` -> `[N, outputs]`, unbounded.
+
+    Args:
+        features: [C, s, s].
+        kind: `'lenet'` or `'residual'`.
+    """
+    kinds = {"lenet": LeNetCritic, "residual": ResidualCritic}
+    if kind not in kinds:
+        raise ValueError(f"`kind` must be one of {', '.join(kinds)}, got {kind!r}")
+    return kinds[kind](*features[:2], outputs)
 
 
 class LeNetCritic(nn.Module):
@@ -34,3 +47,30 @@ class LeNetCritic(nn.Module):
 
     def forward(self, a):
         return self.body(a)
+
+
+class ResidualCritic(nn.Module):
+    """Real features `[N, C, s, s]` -> `[N, outputs]`: convolution, pool, residual block, convolution, mean, linear, as
+    the seed report's critic for ResNets (a single linear layer was not enough there).
+
+    Args:
+        in_channels, side: C and s of the features; s >= 12.
+        outputs: as in `LeNetCritic`.
+    """
+
+    def __init__(self, in_channels=16, side=32, outputs=1):
+        super().__init__()
+        if side < 12:
+            raise ValueError(f"`side` must be at least 12, got {side}; the critic's windows and pool need that much")
+        self.enter = nn.Sequential(nn.Conv2d(in_channels, 32, 3), nn.LeakyReLU(0.2), nn.MaxPool2d(2))
+        self.block = nn.Sequential(
+            nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(64, 64, 3, padding=1)
+        )
+        self.shortcut = nn.Conv2d(32, 64, 1, stride=2)
+        self.act = nn.LeakyReLU(0.2)
+        self.leave = nn.Sequential(nn.Conv2d(64, 128, 3), nn.LeakyReLU(0.2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.score = nn.Linear(128, outputs)
+
+    def forward(self, a):
+        x = self.enter(a)
+        return self.score(self.leave(self.act(self.block(x) + self.shortcut(x))))
