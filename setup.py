@@ -175,6 +175,7 @@ setup(
     extras_require={
         "experiments": ["torchvision", "numpy", "scikit-learn", "matplotlib", "safetensors", "rich"],
         "test": ["pytest", "pytest-benchmark", "setuptools", "wheel", "ninja", "pybind11"],
+        "tensorboard": ["tensorboard"],
         "peers": ["complextorch", "torchcvnn", "complexPyTorch", "cplxmodule"],
     },
     ext_modules=extensions(),

@@ -7,7 +7,6 @@ min_g max_D  E[D(a)] - E[D(a')],   a' = Re(z e^{-iθ'}),  z = (a + ib) e^{iθ}, 
 import torch
 
 import cvkernels.functional as F
-from experiments.seeds import angles
 
 
 def turns(settings, step):
@@ -24,10 +23,9 @@ def turns(settings, step):
     return True, step % settings.critic_every == 0, step % settings.generator_every == settings.generator_every - 1
 
 
-def make_fakes(z, k, rng):
-    """Planar z `[N, 2, C, h, w]` -> `[N, k - 1, C, h, w]`: z turned back by k - 1 fresh angles per sample, in one
+def make_fakes(z, theta_fake):
+    """Planar z `[N, 2, C, h, w]`, wrong angles `[N, k - 1]` -> `[N, k - 1, C, h, w]`: z turned back by each, in one
     read of z."""
-    theta_fake = angles(len(z), k - 1, rng=rng, device=z.device)  # [N, K]
     return F.unrotate(z, theta_fake)
 
 
@@ -36,46 +34,54 @@ def gap(critic, a, fakes):
     return critic(a).mean() - critic(fakes.flatten(0, 1)).mean()
 
 
-def gradient_penalty(critic, a, fake, rng):
-    """E[(|∇D| - 1)²] on the lines between each a `[N, C, h, w]` and one of its fakes."""
-    share = torch.rand(len(a), generator=rng).to(a.device, a.dtype).view(-1, 1, 1, 1)
+def gradient_penalty(critic, a, fake, share):
+    """E[(|∇D| - 1)²] on the lines between each a `[N, C, h, w]` and one of its fakes, at `share` `[N]` in 0..1."""
+    share = share.to(a.dtype).view(-1, 1, 1, 1)
     between = (share * a + (1 - share) * fake).requires_grad_()
     (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
 
 class Wgan:
-    """The critic, its optimiser, and the optimiser that moves the encoder against it.
+    """The critic, its optimiser, and the optimiser that moves the encoder against it; in float32 whatever the
+    classifier's precision is.
 
     Args:
-        model: a keyed `SplitModel`; only its encoder is trained here.
+        walk: a keyed `steps.Walk`; only its encoder is trained here.
         critic: real features -> `[N, 1]`.
+        adam, rmsprop: makers of optimisers.
     """
 
-    def __init__(self, model, critic, settings):
-        self.model = model
+    def __init__(self, walk, critic, settings, adam=torch.optim.Adam, rmsprop=torch.optim.RMSprop):
+        self.walk = walk
         self.critic = critic
         self.settings = settings
-        self.encoder_parameters = list(model.encoder.parameters())
+        self.encoder_parameters = list(walk.model.encoder.parameters())
         if settings.adversary == "clip":
-            self.critic_optimiser = torch.optim.RMSprop(critic.parameters(), lr=settings.clip_lr)
-            self.generator_optimiser = torch.optim.RMSprop(self.encoder_parameters, lr=settings.clip_lr)
+            self.critic_optimiser = rmsprop(critic.parameters(), lr=settings.clip_lr)
+            self.generator_optimiser = rmsprop(self.encoder_parameters, lr=settings.clip_lr)
         else:
             betas = (0.5, 0.999)
-            self.critic_optimiser = torch.optim.Adam(critic.parameters(), lr=settings.critic_lr, betas=betas)
-            self.generator_optimiser = torch.optim.Adam(self.encoder_parameters, lr=settings.generator_lr, betas=betas)
+            self.critic_optimiser = adam(critic.parameters(), lr=settings.critic_lr, betas=betas)
+            self.generator_optimiser = adam(self.encoder_parameters, lr=settings.generator_lr, betas=betas)
 
-    def critic_step(self, a, z, rng):
-        """Teach the critic on features `[N, C, h, w]` and what the cloud saw of them; returns the gap, a detached
-        scalar."""
-        a, z = a.detach(), z.detach()
-        fakes = make_fakes(z, self.settings.k, rng)
+    def critic_step(self, a, z, theta_fake, share, weight=1.0):
+        """Teach the critic on features `[N, C, h, w]` and what the cloud saw of them (of pairs, N/2 rows); returns the
+        gap, a detached scalar.
+
+        Args:
+            theta_fake: wrong angles `[N, k - 1]`.   share: where on the lines the gradient is held to 1, `[N]`.
+            weight: this process's share of the batch times the number of processes.
+        """
+        a, z = (t.detach().to(torch.promote_types(t.dtype, torch.float32)) for t in (a, z))
+        fakes = make_fakes(z, theta_fake)
         held = gap(self.critic, a, fakes)
         loss = -held
         if self.settings.adversary == "penalty":
-            loss = loss + self.settings.penalty * gradient_penalty(self.critic, a, fakes[:, 0], rng)
+            loss = loss + self.settings.penalty * gradient_penalty(self.critic, a[: len(z)], fakes[:, 0], share)
         self.critic_optimiser.zero_grad()
-        loss.backward()
+        (loss * weight).backward()
+        reduce_gradients(self.critic.parameters())
         self.critic_optimiser.step()
         if self.settings.adversary == "clip":
             with torch.no_grad():
@@ -83,15 +89,30 @@ class Wgan:
                     p.clamp_(-self.settings.clip, self.settings.clip)
         return held.detach()
 
-    def encoder_gradients(self, x, theta, b, rng):
+    def encoder_gradients(self, x, key, theta_fake, weight=1.0):
         """The adversarial gradient of each encoder parameter, in order; gradients flow through a, b and the fakes."""
-        a = self.model.encode(x)
-        fakes = make_fakes(self.model.conceal(a, theta, b), self.settings.k, rng)
-        return torch.autograd.grad(gap(self.critic, a, fakes), self.encoder_parameters)
+        a = self.walk.model.encode(x)
+        fakes = make_fakes(self.walk.conceal(a, key), theta_fake)
+        return torch.autograd.grad(gap(self.critic, a, fakes) * weight, self.encoder_parameters)
 
-    def generator_step(self, x, theta, b, rng):
+    def generator_step(self, x, key, theta_fake, weight=1.0):
         """Move the encoder so that real and fake features lie closer together."""
-        for p, grad in zip(self.encoder_parameters, self.encoder_gradients(x, theta, b, rng), strict=True):
+        grads = self.encoder_gradients(x, key, theta_fake, weight)
+        for p, grad in zip(self.encoder_parameters, grads, strict=True):
             p.grad = grad
+        reduce_gradients(self.encoder_parameters)
         self.generator_optimiser.step()
         self.generator_optimiser.zero_grad()
+
+
+def reduce_gradients(parameters):
+    """The mean of each gradient over the processes, where there are several: what DistributedDataParallel does for the
+    task, whose hooks a gradient of a gradient would trip over."""
+    if not torch.distributed.is_initialized():
+        return
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in grads])
+    torch.distributed.all_reduce(flat)
+    flat /= torch.distributed.get_world_size()
+    for g, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        g.copy_(mean.view_as(g))

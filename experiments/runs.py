@@ -1,8 +1,9 @@
-"""A run on disk: `<root>/<name>/<id>/` with settings, environment, metrics, weights and, last of all, summary.json.
+"""A run on disk: `<root>/<name>/<id>/` with settings, environment, metrics, state, weights and, last of all,
+summary.json.
 
 The id is a hash of what the numbers depend on, so the same command finds its own run again: one with a summary is
-finished and is skipped, one without is redone. Every file is written beside its place and renamed into it; none is a
-pickle.
+finished and is skipped, one with a state is resumed from it, any other is begun anew. Every file is written beside its
+place and renamed into it; none is a pickle.
 """
 
 import hashlib
@@ -16,8 +17,9 @@ from pathlib import Path
 
 import torch
 
-FORMAT = 1  # raised by hand when the same settings would give other numbers
+FORMAT = 2  # raised by hand when the same settings would give other numbers
 PART = ".part"  # what an unfinished file's name ends in
+STATE = "state.safetensors"  # all that an interrupted run needs to go on
 
 
 class Run:
@@ -27,7 +29,6 @@ class Run:
         root, name: where it lives.
         settings: plain values, the resolved settings and whatever else the numbers depend on.
         data: fingerprint of the data set.
-        keep: values to write beside the settings that the numbers do not depend on.
     """
 
     def __init__(self, root, name, settings, data):
@@ -43,21 +44,70 @@ class Run:
         return (self.folder / "summary.json").is_file()
 
     def start(self):
-        """Make the folder, sweep away what an earlier, interrupted run left half done, and write what is known
-        beforehand."""
+        """Make the folder and sweep away what an interrupted run left half done.
+
+        Returns:
+            What `checkpoint` wrote last, (tensors, facts), from which to go on; None where there is nothing.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob(f"*{PART}"):
+        for left in self.folder.glob(f".*{PART}"):
             left.unlink()
-        for left in ("metrics.jsonl", "weights.safetensors"):
-            (self.folder / left).unlink(missing_ok=True)
+        (self.folder / "stopped.json").unlink(missing_ok=True)
+        state = self._state()
+        records, self._spent = (state[1]["records"], state[1]["seconds"]) if state else (0, 0.0)
+        self._metrics = self.metrics()[:records]
+        if state:
+            self._write_metrics()
+        else:
+            for left in ("metrics.jsonl", "weights.safetensors"):
+                (self.folder / left).unlink(missing_ok=True)
         write_json(self.folder / "settings.json", {"settings": self.settings, "data": self.data, "format": FORMAT})
-        write_json(self.folder / "environment.json", environment())
-        self._metrics = []
+        here = environment()
+        write_json(self.folder / "environment.json", here | {"before": self._environments(here) if state else []})
         self._began = time.monotonic()
+        return state and (state[0], state[1]["facts"])
+
+    def _environments(self, here):
+        """The environments that earlier parts of this run were done in, where they differ from this one."""
+        path = self.folder / "environment.json"
+        then = json.loads(path.read_text()) if path.is_file() else {}
+        before = then.pop("before", [])
+        return before + ([then] if then and then != here else [])
+
+    def _state(self):
+        from safetensors import SafetensorError, safe_open
+
+        path = self.folder / STATE
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["facts"])
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise OSError(f"{path} cannot be read ({error}); remove it to begin this run anew") from None
+
+    def checkpoint(self, tensors, **facts):
+        """Write what `start` is to return after an interruption, in one file, in one step."""
+        from safetensors.torch import save
+
+        plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        facts = {"facts": facts, "records": len(self._metrics), "seconds": self.seconds()}
+        write_bytes(self.folder / STATE, save(plain, metadata={"facts": json.dumps(facts)}))
+
+    def seconds(self):
+        """How long this run has been worked at, interruptions left out."""
+        return self._spent + time.monotonic() - self._began
+
+    def stop(self, **why):
+        """Say on disk why a run did not go on: `python -m experiments list` reads it."""
+        write_json(self.folder / "stopped.json", why)
 
     def log(self, **metrics):
         """Append one record to metrics.jsonl."""
         self._metrics.append(metrics)
+        self._write_metrics()
+
+    def _write_metrics(self):
         write_text(self.folder / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in self._metrics))
 
     def metrics(self):
@@ -79,10 +129,15 @@ class Run:
         return load_file(self.folder / file)
 
     def finish(self, **summary):
-        """Write the summary and the seconds since `start`, after which the run counts as finished."""
-        summary["seconds"] = round(time.monotonic() - self._began, 1)
+        """Write the summary with the seconds it took, after which the run counts as finished; its state goes."""
+        summary["seconds"] = round(self.seconds(), 1)
         write_json(self.folder / "summary.json", summary)
+        (self.folder / STATE).unlink(missing_ok=True)
         return summary
+
+    def environment(self):
+        """What environment.json holds."""
+        return json.loads((self.folder / "environment.json").read_text())
 
     def summary(self):
         return json.loads((self.folder / "summary.json").read_text())

@@ -33,6 +33,11 @@ def angles(*shape, rng, device="cpu"):
     return (torch.rand(*shape, generator=rng) * TURN).remainder(TURN).to(device)
 
 
+def number(rng):
+    """A seed for a generator that is not ours: torch's own, from which dropout draws."""
+    return int(torch.randint(2**62, (), generator=rng))
+
+
 def partners(n, rng, device="cpu"):
     """An index `[n]` that gives each image of a batch another one: a random cycle, so a permutation without fixed
     points."""

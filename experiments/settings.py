@@ -6,17 +6,29 @@ from difflib import get_close_matches
 
 @dataclass(frozen=True)
 class Report:
-    """The seed report as its text describes it, mended where its code was at fault. LeNet on CIFAR-10."""
+    """The seed report as its text describes it, mended where its code was at fault."""
 
     # the network
-    generator: str = "relu"  # the encoder's end: relu, or linear for one more 3x3 convolution
+    network: str = "lenet"  # lenet, resnet20-alpha to resnet110-beta, vgg16, alexnet
+    form: str = "complex"  # original, layers, noisy, complex
+    cut: str = "report"  # where a ResNet's or AlexNet's encoder ends: report, authors
+    generator: str = (
+        "relu"  # the encoder's end: relu; linear, one more 3x3 convolution; norm, that and batch norm; wide
+    )
+    gamma: float = 0.5  # size of the noise of form noisy
     weights: str = "complex"  # complex, or real: one kernel for both parts
-    c: str = "1.0"  # modulus from which a feature passes unchanged, or channel_mean
+    c: str = "auto"  # modulus from which a feature passes unchanged, channel_mean or mean; auto: see `modulus`
     detach_b: bool = False  # no gradient through the other image
+    b: str = "image"  # image: another of the batch; both: in pairs, both decoded; noise; bank: of stored features
+    bank: int = 100  # images whose features are stored
+    swap: bool = False  # a and b change places at random, and the decoder knows
     # the data: images used of each role, 0 for all; each set halved between defender and attacker, or shared
     train_images: int = 0
     test_images: int = 0
     halves: bool = True
+    labels: str = "default"  # CIFAR-100: fine, coarse; CelebA: all, public, private
+    side: int = 224  # pixels of pictures that are scaled: CelebA, CUB-200-2011, a folder
+    augment: bool = False  # crop and flip, each sample with its own draw
     # the classifier
     epochs: int = 100
     batch: int = 128
@@ -25,11 +37,13 @@ class Report:
     momentum: float = 0.9  # sgd
     weight_decay: float = 0.0
     milestones: tuple = ()  # epochs at which the rate is divided by 10
+    precision: str = "fp32"  # fp32; tf32, bf16 or fp16 (with a GradScaler) in the classifier's passes
     # adversarial training of the encoder
     adversary: str = "penalty"  # penalty, clip, or off
     penalty: float = 10.0  # weight of the gradient penalty
     clip: float = 0.01  # the critic's weights stay within plus and minus this
     k: int = 8  # one real feature among k; k - 1 fakes
+    fakes: str = "uniform"  # their angles: uniform, or quarter: an odd number of eighths of a turn from the key's
     critic_lr: float = 5e-4  # clip uses RMSprop at clip_lr instead
     generator_lr: float = 5e-4
     clip_lr: float = 5e-5
@@ -53,9 +67,15 @@ class Report:
 
 @dataclass(frozen=True)
 class Authors(Report):
-    """The protocol of the authors' 2022 code, mended likewise, as far as this engine carries it; see `departures`."""
+    """The protocol of the authors' 2022 code, mended likewise, as far as this engine carries it; see `departures`.
+    LeNet's; `AUTHORS` has what other networks have."""
 
+    cut: str = "authors"
+    generator: str = "wide"
     weights: str = "real"
+    b: str = "both"
+    fakes: str = "quarter"
+    augment: bool = True
     halves: bool = False
     epochs: int = 50
     batch: int = 100
@@ -74,13 +94,19 @@ class Authors(Report):
 
     preset = "authors"
     departures = (
-        "the report's LeNet instead of the 32/64/128-channel one",
-        "b is another image of the batch and is not decoded",
-        "no crop and flip",
-        "c = 1 instead of the mean modulus",
-        "uniform angles for the fakes",
+        "pixels at mean .5 and standard deviation .5 instead of each data set's own",
+        "the report's critic instead of one with batch norm, which the authors' clipping goes with",
+        "running statistics in every norm",
         "the report's angle predictor and U-Net on both parts as adversaries",
     )
+
+
+AUTHORS = {
+    "resnet": {"lr": 0.1, "epochs": 100, "milestones": (40, 80), "generator_lr": 1e-3, "clip_lr": 5e-4},
+    "alexnet": {"epochs": 10, "milestones": (5, 7), "clip_lr": 1e-5, "augment": False},
+    "vgg16": {},  # paper silent, and the authors' code has none: as LeNet's
+    "lenet": {},
+}
 
 
 @dataclass(frozen=True)
@@ -114,25 +140,33 @@ class FastCifar10(Fast):
     angle_epochs: int = 20
 
 
+NETWORKS = ("lenet", *(f"resnet{d}-{v}" for d in (20, 32, 44, 56, 110) for v in ("alpha", "beta")), "vgg16", "alexnet")
 CHOICES = {
-    "generator": ("relu", "linear"),
+    "network": NETWORKS,
+    "form": ("original", "layers", "noisy", "complex"),
+    "cut": ("report", "authors"),
+    "precision": ("fp32", "tf32", "bf16", "fp16"),
+    "b": ("image", "both", "noise", "bank"),
+    "generator": ("relu", "linear", "norm", "wide"),
     "weights": ("complex", "real"),
     "optimiser": ("adam", "sgd"),
     "adversary": ("penalty", "clip", "off"),
     "schedule": ("together", "1:1:7"),
     "angle_loss": ("circular", "raw"),
+    "fakes": ("uniform", "quarter"),
 }
 MAY_BE_ZERO = ("train_images", "test_images", "momentum", "weight_decay", "penalty")
 
 
-def preset(name, data="digits"):
-    """The preset's settings; `fast` has its own sizes for CIFAR-10."""
+def preset(name, data="digits", network="lenet"):
+    """The preset's settings; `fast` has its own sizes for CIFAR-10, `authors` its own rates for each network."""
     if name == "fast":
         return FastCifar10() if data == "cifar10" else Fast()
     found = {"report": Report, "authors": Authors}.get(name)
     if found is None:
         raise ValueError(f"`preset` must be report, authors or fast, got {name!r}")
-    return found()
+    kind = "resnet" if network.startswith("resnet") else network
+    return replace(found(), **(AUTHORS.get(kind, {}) if name == "authors" else {}))
 
 
 def override(settings, assignments):
@@ -182,15 +216,23 @@ def check(settings):
 
 
 def modulus(settings):
-    """The magnitude ReLU's c: a number above 0, or `'channel_mean'`."""
-    if settings.c == "channel_mean":
+    """The magnitude ReLU's c: a number above 0, `'channel_mean'` or `'mean'`.
+
+    `auto`: 1, as the paper has it for ResNets and the report for LeNet; VGG-16 and AlexNet, which have no norm to keep
+    moduli near 1, the channel mean, the paper's own for them; the authors' code has the mean of everything there.
+    """
+    if settings.c == "auto":
+        if settings.network.startswith("resnet") or settings.network == "lenet" and settings.cut == "report":
+            return 1.0
+        return "mean" if settings.cut == "authors" else "channel_mean"
+    if settings.c in ("channel_mean", "mean"):
         return settings.c
     try:
         c = float(settings.c)
     except ValueError:
         c = -1.0
     if not 0 < c < float("inf"):
-        raise ValueError(f"`c` must be a number above 0 or channel_mean, got {settings.c!r}")
+        raise ValueError(f"`c` must be auto, channel_mean, mean or a number above 0, got {settings.c!r}")
     return c
 
 

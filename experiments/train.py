@@ -1,123 +1,319 @@
-"""The classifier's loop: the task on each batch and, for a keyed network, the WGAN beside it."""
+"""The classifier's loop: epochs, validation, checkpoints; an interrupted run goes on from its last step to the bit."""
 
+import contextlib
 import copy
+import math
+import signal
+import time
+from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch import distributed
 
-from experiments import gan
-from experiments.data import to_input
-from experiments.seeds import angles, generator, initialising, partners
-from experiments.settings import modulus
-from models.critic import LeNetCritic
-from models.lenet import FEATURES, lenet
+from cvkernels.nn import convert_sync_batch_norm
+from experiments.evaluate import batches, error, stored
+from experiments.gan import Wgan
+from experiments.keys import scheme_of
+from experiments.networks import build_critic
+from experiments.seeds import generator, number
+from experiments.steps import Phases, Replay, Walk, draw, plainly, shard
 
-AT_ONCE = 500  # images in one batch where nothing is trained
-
-
-def build(form, settings, classes, seed):
-    """A LeNet of this form with weights drawn for this seed."""
-    with initialising(seed, "network", form):
-        choices = {name: getattr(settings, name) for name in ("generator", "weights", "detach_b")}
-        return lenet(form, classes, c=modulus(settings), **choices)
+CHECKPOINT_EVERY = 60.0  # seconds
 
 
-def batches(n, size, rng=None):
-    """Index tensors that cover 0..n-1: shuffled, without a last batch of one, if `rng` is given; else in order,
-    where a last batch of one joins the one before it."""
-    order = torch.arange(n) if rng is None else torch.randperm(n, generator=rng)
-    parts = list(order.split(size))
-    if len(parts[-1]) == 1 and len(parts) > 1:
-        last = parts.pop()
-        if rng is None:
-            parts[-1] = torch.cat((parts[-1], last))
-    return parts
+@dataclass(frozen=True)
+class How:
+    """How a run is worked at: nothing of it changes what is computed, beyond rounding.
+
+    `graph`: capture the phases in CUDA graphs.   `compile`: torch.compile the network.   `deterministic`: torch's
+    deterministic algorithms, so that a run repeats itself to the bit.   `tensorboard`: curves for it, beside the run.
+    """
+
+    graph: bool = False
+    compile: bool = False
+    deterministic: bool = False
+    tensorboard: bool = False
+    checkpoint_every: float = CHECKPOINT_EVERY
 
 
-def logits(model, images, seed, *purpose):
-    """Logits `[N, classes]`, in inference mode, under keys drawn for this purpose."""
-    rng = generator(seed, "keys", *purpose)
-    model.eval()
-    parts = []
-    with torch.no_grad():
-        for index in batches(len(images), AT_ONCE):
-            x = to_input(images.pixels[index])
-            key = (angles(len(x), rng=rng, device=x.device), partners(len(x), rng, x.device)) if model.keyed else ()
-            parts.append(model(x, *key))
-    return torch.cat(parts)
+USUAL = How()
 
 
-def error(model, images, seed, *purpose):
-    """(share of wrong classes, mean cross-entropy in nats)."""
-    out = logits(model, images, seed, *purpose)
-    wrong = (out.argmax(1) != images.labels).double().mean().item()
-    return wrong, cross_entropy(out, images.labels).item()
+class Diverged(RuntimeError):
+    """A loss that is no number; the message says where, and the run's last checkpoint is from before."""
 
 
-def optimiser(parameters, settings):
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after the step under way and a checkpoint."""
+
+
+def optimiser(parameters, settings, graph=False):
+    """The classifier's. In a CUDA graph its rate is a tensor, since a number would be captured with the rest."""
+    lr = torch.tensor(settings.lr) if graph else settings.lr
     if settings.optimiser == "sgd":
         return torch.optim.SGD(
-            parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+            parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
         )
-    return torch.optim.Adam(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    return torch.optim.Adam(parameters, lr=lr, weight_decay=settings.weight_decay, fused=True, capturable=graph)
 
 
-def train(model, side, settings, seed, log):
+class Trainer:
+    """A network in training, with all that a step changes: what a checkpoint holds."""
+
+    def __init__(self, model, settings, seed, device, how=USUAL, features=None, shards=None):
+        """`features`: [C, s, s] of what crosses, which the critic of a keyed model reads.
+
+        `shards`: how many processes a batch is cut between; the number of processes that there are, if not given.
+        """
+        self.model, self.settings, self.seed, self.device, self.how = model, settings, seed, device, how
+        together = distributed.is_initialized()
+        self.rank, self.world = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
+        self.shards = shards or self.world
+        if settings.b == "both" and self.shards > 1:
+            raise ValueError(
+                "`b`=both pairs the halves of a batch, which several processes would part; use one process"
+            )
+        if self.world > 1:
+            convert_sync_batch_norm(model)
+            if device.type == "cuda":  # torch's own synchronise on a GPU only
+                torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.task = optimiser(model.parameters(), settings, how.graph)
+        self.scheme = scheme_of(settings)
+        walk = wrapped = Walk(model, self.scheme)
+        if together:
+            ids = [device] if device.type == "cuda" else None
+            wrapped = torch.nn.parallel.DistributedDataParallel(walk, device_ids=ids)
+        if how.compile:
+            wrapped = torch.compile(wrapped)
+        wgan = None
+        if model.keyed and settings.adversary != "off":
+            critic = build_critic(settings, features, seed).to(device, next(model.parameters()).dtype)
+            adam = partial(torch.optim.Adam, fused=True, capturable=how.graph)
+            wgan = Wgan(walk, critic, settings, adam, partial(torch.optim.RMSprop, capturable=how.graph))
+        self.phases = Phases(walk, wrapped, self.task, wgan, settings, device)
+        self.run_phase = Replay(device) if how.graph else plainly
+        self.epoch, self.step, self.turn = 0, 0, 0  # epochs done, steps done of this one, batches in all
+        self.rng = None
+        self.sums = {}  # of this epoch: name -> (sum of the measurements, how many)
+        self.best, self.kept = None, None
+
+    # --- what a checkpoint holds ---
+
+    def optimisers(self):
+        found = {"task": self.task}
+        if self.phases.wgan:
+            found |= {"critic": self.phases.wgan.critic_optimiser, "generator": self.phases.wgan.generator_optimiser}
+        return found
+
+    def tensors(self):
+        """Every tensor of the state, by name."""
+        found = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        if self.phases.wgan:
+            found |= {f"critic.{k}": v for k, v in self.phases.wgan.critic.state_dict().items()}
+        for name, one in self.optimisers().items():
+            for i, state in one.state_dict()["state"].items():
+                found |= {f"{name}_optimiser.{i}.{k}": v for k, v in state.items() if v is not None}
+        for k, (total, _) in self.sums.items():
+            found[f"sum.{k}"] = total
+        if self.kept:
+            found |= {f"kept.{k}": v for k, v in self.kept[1].items()}
+        if self.scheme.bank is not None:
+            found["bank"] = self.scheme.bank
+        return found | {"rng": self.rng.get_state()}
+
+    def facts(self):
+        """The rest of the state, plain values."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "turn": self.turn,
+            "counts": {k: count for k, (_, count) in self.sums.items()},
+            "best": self.best,
+            "kept": self.kept and self.kept[0],
+            "scaler": self.phases.scaler.state_dict(),
+        }
+
+    def restore(self, tensors, facts):
+        """Go on from what `tensors` and `facts` gave."""
+
+        def under(prefix):
+            return {k[len(prefix) :]: v.to(self.device) for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.model.load_state_dict(under("model."))
+        if self.phases.wgan:
+            self.phases.wgan.critic.load_state_dict(under("critic."))
+        for name, one in self.optimisers().items():
+            state = {}
+            for k, v in under(f"{name}_optimiser.").items():
+                i, _, key = k.partition(".")
+                state.setdefault(int(i), {})[key] = v
+            one.load_state_dict({"state": state, "param_groups": one.state_dict()["param_groups"]})
+        self.epoch, self.step, self.turn = facts["epoch"], facts["step"], facts["turn"]
+        totals = under("sum.")
+        self.sums = {k: (totals[k], count) for k, count in facts["counts"].items()}
+        self.best = facts["best"] and tuple(facts["best"])
+        self.kept = (facts["kept"], under("kept.")) if facts["kept"] else None
+        if facts["scaler"]:
+            self.phases.scaler.load_state_dict(facts["scaler"])
+        self.resumed_rng = tensors["rng"]
+        self.scheme.bank = tensors["bank"].to(self.device) if "bank" in tensors else None
+
+    # --- an epoch ---
+
+    def begin_epoch(self, images):
+        """The batches of this epoch, those done already left out (index tensors), and how many it has."""
+        self.rng = generator(self.seed, "train", self.epoch)
+        parts = [p for p in batches(len(images), self.settings.batch, self.rng) if len(p) >= 2 * self.shards]
+        if self.settings.b == "both":  # images cross in pairs
+            parts = [part[: len(part) // 2 * 2] for part in parts]
+        if self.step:
+            self.rng.set_state(self.resumed_rng)
+        else:
+            self.sums = {}
+            if self.settings.b == "bank":
+                self.scheme.bank = stored(self.model, images, self.settings, self.seed)
+        rate = self.settings.lr * 0.1 ** sum(self.epoch >= at for at in self.settings.milestones)
+        for group in self.task.param_groups:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self.model.train()
+        return parts[self.step :], len(parts)
+
+    def batch(self, images, index):
+        """One step on the images at `index`; with several processes, on this one's share of them."""
+        drawn = draw(self.settings, self.scheme, len(index), self.rng, self.shards)
+        torch.manual_seed(number(self.rng) + self.rank)  # what the network itself draws: dropout, noise
+        weight = 1.0
+        if self.world > 1:
+            drawn = shard(drawn, self.rank, self.world)
+            mine = index.tensor_split(self.world)[self.rank]
+            weight, index = len(mine) * self.world / len(index), mine
+        some = images.batch(index)
+        dtype = next(self.model.parameters()).dtype
+        held = {k: t.to(self.device, non_blocking=True) for k, t in drawn.items()}
+        held |= {"pixels": some.pixels.to(dtype), "labels": some.labels}
+        held["weight"] = torch.tensor(weight, dtype=dtype).to(self.device, non_blocking=True)
+        for name, value in self.phases.step(held, self.turn, self.run_phase).items():
+            total, count = self.sums.get(name, (torch.zeros((), device=self.device), 0))
+            self.sums[name] = total + value, count + 1
+        self.step += 1
+        self.turn += 1
+
+    def means(self):
+        """The epoch's measurements so far, each a mean over its batches; the processes' own are averaged."""
+        found = {k: total / count for k, (total, count) in self.sums.items()}
+        if self.world > 1 and found:
+            stacked = torch.stack(list(found.values()))
+            distributed.all_reduce(stacked)
+            found = dict(zip(found, stacked / self.world, strict=True))
+        return {k: v.item() for k, v in found.items()}
+
+
+def train(model, side, settings, seed, log, run=None, how=USUAL, watch=None, state=None):
     """Train on `side.train`; keep the weights of the epoch with the lowest error (then loss) on `side.val`.
 
     Args:
-        model: on the device of `side`'s images.
+        model: on the device of `side`'s labels.
         log: called after each epoch with (epoch, epochs, metrics).
+        run: a started `runs.Run` to write checkpoints to; with `state`, what its `start` returned.
+        watch: called after each step with (epochs done, share of this one, images, means()).
     Returns:
         The metrics of the epoch kept.
+    Raises:
+        Diverged: a loss that is no number.   Interrupted: Ctrl-C; the same run continues.
     """
     device = side.train.labels.device
-    task = optimiser(model.parameters(), settings)
-    decay = torch.optim.lr_scheduler.MultiStepLR(task, list(settings.milestones))
-    wgan = None
-    if model.keyed and settings.adversary != "off":
-        with initialising(seed, "critic"):
-            wgan = gan.Wgan(model, LeNetCritic(*FEATURES[:2]).to(device), settings)
-    best, kept, step = None, None, 0
-    for epoch in range(settings.epochs):
-        model.train()
-        rng = generator(seed, "train", epoch)
-        losses, gaps = [], []
-        for index in batches(len(side.train), settings.batch, rng):
-            step_batch(model, side.train[index], task, wgan, gan.turns(settings, step), rng, losses, gaps)
-            step += 1
-        decay.step()
-        val_error, val_loss = error(model, side.val, seed, "validation")
-        metrics = {"epoch": epoch + 1, "val_error": val_error, "val_loss": val_loss}
-        metrics |= {name: torch.stack(v).mean().item() for name, v in (("loss", losses), ("critic_gap", gaps)) if v}
-        if best is None or (val_error, val_loss) <= best:
-            best, kept = (val_error, val_loss), (metrics, copy.deepcopy(model.state_dict()))
-        log(epoch + 1, settings.epochs, metrics)
-    model.load_state_dict(kept[1])
-    return kept[0]
+    trainer = Trainer(model, settings, seed, device, how, _features(model, side.train) if model.keyed else None)
+    if state:
+        trainer.restore(*state)
+    chief = run is not None and trainer.rank == 0
+    with _precision(settings, how), _polite() as stopped:
+        while trainer.epoch < settings.epochs:
+            saved = time.monotonic()
+            parts, steps = trainer.begin_epoch(side.train)
+            for index in parts:
+                trainer.batch(side.train, index)
+                if watch:
+                    watch(trainer, steps, len(index))
+                if stopped() or chief and time.monotonic() - saved > how.checkpoint_every:
+                    _check(trainer)
+                    if chief:
+                        run.checkpoint(trainer.tensors(), **trainer.facts())
+                    saved = time.monotonic()
+                if stopped():
+                    raise Interrupted
+            metrics = _close_epoch(trainer, side, seed)
+            log(trainer.epoch, settings.epochs, metrics)
+            if chief:
+                run.checkpoint(trainer.tensors(), **trainer.facts())
+    model.load_state_dict(trainer.kept[1])
+    return trainer.kept[0]
 
 
-def step_batch(model, batch, task, wgan, turns, rng, losses, gaps):
-    """One batch: a task step, a critic step, a generator step, each where its turn is; appends what they measured."""
-    x = to_input(batch.pixels)
-    if not model.keyed:
-        loss = cross_entropy(model(x), batch.labels)
-        _descend(task, loss, losses)
-        return
-    do_task, do_critic, do_generator = turns if wgan else (True, False, False)
-    theta, b = angles(len(x), rng=rng, device=x.device), partners(len(x), rng, x.device)
-    a = model.encode(x)
-    z = model.conceal(a, theta, b)
-    if do_task:
-        _descend(task, cross_entropy(model.reveal(model.process(z), theta), batch.labels), losses)
-    if do_critic:
-        gaps.append(wgan.critic_step(a, z, rng))
-    if do_generator:
-        wgan.generator_step(x, theta, b, rng)
+def _close_epoch(trainer, side, seed):
+    means = _check(trainer)
+    val_error, val_loss = error(trainer.model, side.val, trainer.scheme, seed, "validation")
+    trainer.epoch, trainer.step, trainer.sums = trainer.epoch + 1, 0, {}
+    metrics = {"epoch": trainer.epoch, "val_error": val_error, "val_loss": val_loss, **means}
+    if trainer.best is None or (val_error, val_loss) <= trainer.best:
+        trainer.best = val_error, val_loss
+        trainer.kept = metrics, copy.deepcopy(trainer.model.state_dict())
+    return metrics
 
 
-def _descend(task, loss, losses):
-    task.zero_grad()
-    loss.backward()
-    task.step()
-    losses.append(loss.detach())
+def _check(trainer):
+    """The epoch's means so far; Diverged where one is no number, before that reaches a checkpoint."""
+    means = trainer.means()
+    for name, value in means.items():
+        if not math.isfinite(value):
+            raise Diverged(f"{name} is {value} in epoch {trainer.epoch + 1}, by step {trainer.step}")
+    return means
+
+
+def _features(model, images):
+    """[C, s, s] of what crosses to the cloud."""
+    with torch.no_grad():
+        training = model.training
+        some = images.batch(torch.arange(2))
+        shape = model.eval().encode(some.pixels.to(next(model.parameters()).dtype)).shape[1:]
+        model.train(training)
+    return tuple(shape)
+
+
+@contextlib.contextmanager
+def _precision(settings, how):
+    """TF32 only where the settings say so; deterministic algorithms where they are asked for; as before afterwards."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    strict = torch.are_deterministic_algorithms_enabled()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
+    if how.deterministic:
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        torch.use_deterministic_algorithms(strict)
+
+
+@contextlib.contextmanager
+def _polite():
+    """A first Ctrl-C is answered after the step under way, a second one at once; yields a function that tells."""
+    asked = []
+
+    def note(signum, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not the main thread: whoever called has the signals
+        before = None
+    try:
+        yield lambda: bool(asked)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)

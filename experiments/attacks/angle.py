@@ -8,16 +8,16 @@ import copy
 
 import torch
 
-from experiments.attacks.knowledge import conceal, encode_all
+from experiments.attacks.knowledge import encode_all
+from experiments.evaluate import AT_ONCE, batches
 from experiments.metrics import angle_errors
 from experiments.seeds import generator, initialising
-from experiments.train import AT_ONCE, batches
 from models.attackers import AnglePredictor
 
-KNOWS = ("encode", "train", "val")
+KNOWS = ("encode", "scheme", "train", "val")
 
 
-def attack(transcript, knowledge, settings, seed, log):
+def attack(transcript, knowledge, settings, seed, log, kind="lenet"):
     """Guess the angle of every sample of the transcript.
 
     Returns:
@@ -25,16 +25,18 @@ def attack(transcript, knowledge, settings, seed, log):
         images.
     """
     a_train, a_val = (encode_all(knowledge.encode, images) for images in (knowledge.train, knowledge.val))
-    z_val, theta_val = conceal(a_val, generator(seed, "angle", "validation"))
+    conceal = knowledge.scheme.conceal
+    with torch.no_grad():
+        z_val, theta_val = conceal(a_val, generator(seed, "angle", "validation"))[:2]
     with initialising(seed, "angle"):
-        predictor = AnglePredictor(*a_train.shape[1:3], loss=settings.angle_loss).to(a_train.device)
+        predictor = AnglePredictor(*a_train.shape[1:3], loss=settings.angle_loss, kind=kind).to(a_train.device)
     optimiser = torch.optim.Adam(predictor.parameters(), lr=settings.angle_lr)
     best, kept = None, None
     for epoch in range(settings.angle_epochs):
         rng = generator(seed, "angle", epoch)
         losses = []
         for index in batches(len(a_train), settings.angle_batch, rng):
-            loss = predictor.loss(*conceal(a_train[index], rng))
+            loss = predictor.loss(*conceal(a_train[index], rng)[:2])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -5,10 +5,10 @@ to read.
 """
 
 import cvkernels.functional as F
-from experiments.attacks.knowledge import Reconstruction, conceal
+from experiments.attacks.knowledge import Reconstruction
 from experiments.attacks.redraw import draw, train_unet
 
-KNOWS = ("encode", "train", "val", "guess_angle")
+KNOWS = ("encode", "scheme", "train", "val", "guess_angle")
 
 
 def attack(transcript, knowledge, settings, seed, log):
@@ -18,7 +18,7 @@ def attack(transcript, knowledge, settings, seed, log):
         return F.unrotate(z, knowledge.guess_angle(z))
 
     def view(a, rng):
-        z, _ = conceal(a, rng)
+        z = knowledge.scheme.conceal(a, rng)[0]
         return turned_back(z)
 
     unet = train_unet(view, knowledge, settings, seed, "inversion1", log)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-import cvkernels.functional as F
-from experiments.data import to_input
-from experiments.seeds import angles, partners
-from experiments.train import AT_ONCE, batches
+from experiments.data.images import to_input
+from experiments.evaluate import at_once, batches
 
 DESCRIPTIONS = {
     "encode": "query access to the device's encoder, on images of the adversary's own",
     "train": "images of the adversary's own, to learn from",
+    "scheme": "how keys are drawn and where b comes from, which is public; the draws are the secret",
     "val": "images of the adversary's own, to choose checkpoints by",
     "guess_angle": "the adversary's own angle predictor",
     "clean_features": "the victims' features before the rotation: no adversary has them; only the anchor is given them",
@@ -69,14 +68,9 @@ class Reconstruction:
 def encode_all(encode, images):
     """Features `[N, C, h, w]` of the adversary's own images, queried once: the encoder is frozen, the keys are not."""
     with torch.no_grad():
-        return torch.cat([encode(to_input(images.pixels[index])) for index in batches(len(images), AT_ONCE)])
-
-
-def conceal(a, rng):
-    """A transcript of one's own: features rotated under fresh keys, with the angles that were drawn; the scheme is
-    public."""
-    theta = angles(len(a), rng=rng, device=a.device)
-    return F.rotate(a, a[partners(len(a), rng, a.device)], theta), theta
+        return torch.cat(
+            [encode(to_input(images.batch(index).pixels)) for index in batches(len(images), at_once(images))]
+        )
 
 
 def both_parts(z):

@@ -6,9 +6,9 @@ import torch
 from torch.nn.functional import mse_loss
 
 from experiments.attacks.knowledge import encode_all
+from experiments.evaluate import AT_ONCE, batches
 from experiments.metrics import rmse
 from experiments.seeds import generator, initialising
-from experiments.train import AT_ONCE, batches
 from models.attackers import UNet
 
 
@@ -24,7 +24,7 @@ def train_unet(view, knowledge, settings, seed, name, log):
         The U-Net, in inference mode.
     """
     a_train, a_val = (encode_all(knowledge.encode, images) for images in (knowledge.train, knowledge.val))
-    target, target_val = knowledge.train.pixels, knowledge.val.pixels
+    target, target_val = knowledge.train.unit().pixels, knowledge.val.unit().pixels
     with torch.no_grad():
         seen_val = view(a_val, generator(seed, name, "validation"))
     with initialising(seed, name):

@@ -37,17 +37,22 @@ def write(out, results):
 
 
 def reconstructions(out, results):
-    """One column per image, the originals above, one labelled row per attack below."""
-    from matplotlib import pyplot as plt
-
+    """One column per image, the originals above, one labelled row per attack below, the mean image last."""
     truth = results["shown"]["pixels"]
     mean = results["shown"]["mean"].expand_as(truth)
-    rows = [("the users' images", truth, None)]
-    rows += [
+    rows = [
         (label, results["attacks"][k]["redrawn"], results["attacks"][k]["victims"]["rmse"])
         for k, (label, _, _) in ATTACKS.items()
     ]
     rows.append(("mean image, anchor:\nno features at all", mean, results["mean_image"]["rmse"]))
+    reconstruction_rows(out, truth, rows)
+
+
+def reconstruction_rows(out, truth, rows):
+    """reconstructions.png and .csv: the images `[N, 3, H, W]` and below them rows of (label, images, RMSE of all)."""
+    from matplotlib import pyplot as plt
+
+    rows = [("the users' images", truth, None), *rows]
     figure, axes = plt.subplots(
         len(rows), len(truth), figsize=(0.78 * len(truth) + 2.5, 0.82 * len(rows) + 0.2), squeeze=False
     )

@@ -5,11 +5,12 @@ import torch
 
 import cvkernels.functional as F
 from experiments.attacks import angle, clean_features, inversion1, inversion2, open_features
-from experiments.attacks.knowledge import Knowledge, Transcript, Undeclared, conceal, encode_all
+from experiments.attacks.knowledge import Knowledge, Transcript, Undeclared, encode_all
 from experiments.data import load
+from experiments.keys import Scheme
+from experiments.networks import build
 from experiments.seeds import angles, generator, partners
 from experiments.settings import Fast, override
-from experiments.train import build
 from tests.close import assert_close
 
 SETTINGS = override(Fast(), ["train_images=60", "test_images=20", "attack_epochs=2", "angle_epochs=2", "unet_width=2"])
@@ -19,11 +20,12 @@ SETTINGS = override(Fast(), ["train_images=60", "test_images=20", "attack_epochs
 def world():
     """A keyed network, the transcript of its victims, everything an adversary may be granted, and the true angles."""
     data = load("digits", SETTINGS)
-    model = build("complex", SETTINGS, 10, 0).eval()
+    model = build(SETTINGS, data, 0).eval()
     a = encode_all(model.encode, data.defender.test)
-    z, theta = conceal(a, generator(0))
+    z, theta, _ = Scheme().conceal(a, generator(0))
     everything = Knowledge(
         encode=model.encode,
+        scheme=Scheme(),
         train=data.attacker.train,
         val=data.attacker.val,
         clean_features=a,
@@ -98,7 +100,7 @@ def test_angles_are_learned(world):
 def test_own_transcripts_have_fresh_keys():
     a = torch.rand(6, 3, 4, 4)
     rng = generator(0)
-    (one, theta), (other, fresh) = conceal(a, rng), conceal(a, rng)
+    (one, theta, _), (other, fresh, _) = (Scheme().conceal(a, rng) for _ in range(2))
     assert not (theta == fresh).any()
     assert not torch.equal(one, other)
     rng = generator(0)
@@ -116,7 +118,7 @@ def test_attack1_turns_back_by_the_guess(world):
         seen.append(z)
         return theta
 
-    facts = {name: getattr(everything, name) for name in ("encode", "train", "val")}
+    facts = {name: getattr(everything, name) for name in ("encode", "scheme", "train", "val")}
 
     def guess(z):
         return right(z) if len(z) == len(theta) else torch.zeros(len(z))

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
-from experiments import data
-from experiments.data import DataError, Images, deal, load, stratified
+from experiments.data import DataError, Images, load
+from experiments.data import cifar as readers
+from experiments.data.deal import deal, stratified
+from experiments.data.images import Source
 from experiments.settings import Fast, override
 
 
@@ -26,7 +28,7 @@ def numbered():
     def make(n, first):
         return Images(torch.arange(first, first + n).float().view(n, 1, 1, 1).expand(n, 3, 2, 2), torch.arange(n) % 4)
 
-    return make(80, 0), make(40, 1000)
+    return Source(make(80, 0), make(40, 1000), "numbers")
 
 
 def numbers(images):
@@ -58,7 +60,7 @@ def test_the_split_is_fixed(digits):
 
 
 def test_no_image_has_two_owners(numbered):
-    dealt = deal("numbered", *numbered, Fast())
+    dealt = deal("numbered", numbered, Fast())
     parts = [p for s in (dealt.defender, dealt.attacker) for p in (s.train, s.val, s.test)]
     assert [len(p) for p in parts] == [36, 4, 20] * 2
     assert all(not numbers(one) & numbers(other) for one, other in combinations(parts, 2))
@@ -66,13 +68,13 @@ def test_no_image_has_two_owners(numbered):
 
 
 def test_without_halves_both_have_all(numbered):
-    dealt = deal("numbered", *numbered, override(Fast(), ["halves=false"]))
+    dealt = deal("numbered", numbered, override(Fast(), ["halves=false"]))
     assert numbers(dealt.defender.train) == numbers(dealt.attacker.train)
     assert len(dealt.defender.test) == 40
 
 
 def test_a_subset_is_declared_and_stratified(numbered):
-    dealt = deal("numbered", *numbered, override(Fast(), ["train_images=20", "test_images=8"]))
+    dealt = deal("numbered", numbered, override(Fast(), ["train_images=20", "test_images=8"]))
     assert [len(p) for p in (dealt.defender.train, dealt.defender.val, dealt.defender.test)] == [18, 2, 8]
     assert dealt.defender.test.labels.bincount().tolist() == [2, 2, 2, 2]
     assert dealt.notes == (
@@ -80,7 +82,7 @@ def test_a_subset_is_declared_and_stratified(numbered):
         "a subset: 8 of each party's 20 test images",
     )
     with pytest.raises(DataError, match="`train_images` must be at most 40, .* got 41"):
-        deal("numbered", *numbered, override(Fast(), ["train_images=41"]))
+        deal("numbered", numbered, override(Fast(), ["train_images=41"]))
 
 
 def test_stratified_takes_exactly_its_share():
@@ -91,7 +93,7 @@ def test_stratified_takes_exactly_its_share():
 
 
 def test_unknown_data():
-    with pytest.raises(DataError, match="`data` must be digits or cifar10, got 'mnist'"):
+    with pytest.raises(DataError, match="`data` must be one of digits, .*, got 'mnist'"):
         load("mnist", Fast())
 
 
@@ -122,7 +124,7 @@ def test_a_differing_checksum_is_accepted_and_noted(cifar):
 
 def test_the_official_checksum_passes_without_a_note(cifar, monkeypatch):
     official = dict(CIFAR10.train_list + CIFAR10.test_list) | {"batches.meta": CIFAR10.meta["md5"]}
-    monkeypatch.setattr(data, "_md5", lambda path: official[path.name])
+    monkeypatch.setattr(readers, "_md5", lambda path: official[path.name])
     assert load("cifar10", Fast(), cifar).notes == ()
 
 

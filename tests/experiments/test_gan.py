@@ -4,111 +4,141 @@ import pytest
 import torch
 
 from experiments.gan import Wgan, gap, gradient_penalty, make_fakes, turns
+from experiments.keys import Scheme
 from experiments.seeds import angles, generator, partners
 from experiments.settings import Fast, override
-from models.critic import LeNetCritic
+from experiments.steps import Walk
+from models.critic import LeNetCritic, ResidualCritic, critic
 from models.lenet import FEATURES, lenet
 from tests.close import assert_close
 
 
 @pytest.fixture
 def parts():
-    """A keyed model, images, and a key."""
+    """A keyed model's walk, images, and a key."""
     x, rng = torch.rand(6, 3, 32, 32) * 2 - 1, generator(0)
-    return lenet("complex"), x, angles(6, rng=rng), partners(6, rng)
+    return Walk(lenet("complex"), Scheme()), x, {"theta": angles(6, rng=rng), "partner": partners(6, rng)}
+
+
+def wrong(seed):
+    """Seven wrong angles for each of six samples."""
+    return angles(6, 7, rng=generator(seed))
+
+
+SHARE = torch.full((6,), 0.3)
+
+
+def seen(walk, x, key):
+    """Features and what the cloud sees of them."""
+    with torch.no_grad():
+        a = walk.model.encode(x)
+        return a, walk.conceal(a, key)
 
 
 def test_fakes_by_hand(parts):
-    model, x, theta, b = parts
-    a = model.encode(x)
-    z = model.conceal(a, theta, b)
-    fakes = make_fakes(z, 8, generator(5))
+    walk, x, key = parts
+    a, z = seen(walk, x, key)
+    fakes = make_fakes(z, wrong(5))
     assert fakes.shape == (6, 7, *FEATURES)
-    wrong = angles(6, 7, rng=generator(5))
     for n in range(6):
         for k in range(7):
-            turn = (theta[n] - wrong[n, k]).double()  # Re((a + ib) e^{i(θ - θ')})
-            by_hand = a[n].double() * turn.cos() - a[b[n]].double() * turn.sin()
+            turn = (key["theta"][n] - wrong(5)[n, k]).double()  # Re((a + ib) e^{i(θ - θ')})
+            by_hand = a[n].double() * turn.cos() - a[key["partner"][n]].double() * turn.sin()
             assert_close(fakes[n, k], by_hand, kind="network")
 
 
 @pytest.mark.parametrize("adversary", ["penalty", "clip"])
 def test_the_adversarial_gradient_reaches_the_encoder(parts, adversary):
-    model, x, theta, b = parts
-    critic = LeNetCritic()
-    wgan = Wgan(model, critic, override(Fast(), [f"adversary={adversary}"]))
-    with torch.no_grad():
-        z = model.conceal(model.encode(x), theta, b)
-    wgan.critic_step(model.encode(x), z, generator(1))
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    judged = {k: v.clone() for k, v in critic.state_dict().items()}
-    assert all(g.abs().sum() > 0 for g in wgan.encoder_gradients(x, theta, b, generator(2)))
-    wgan.generator_step(x, theta, b, generator(2))
-    for name, value in model.state_dict().items():
+    walk, x, key = parts
+    judge = LeNetCritic()
+    wgan = Wgan(walk, judge, override(Fast(), [f"adversary={adversary}"]))
+    wgan.critic_step(*seen(walk, x, key), wrong(1), SHARE)
+    before = {k: v.clone() for k, v in walk.model.state_dict().items()}
+    judged = {k: v.clone() for k, v in judge.state_dict().items()}
+    assert all(g.abs().sum() > 0 for g in wgan.encoder_gradients(x, key, wrong(2)))
+    wgan.generator_step(x, key, wrong(2))
+    for name, value in walk.model.state_dict().items():
         assert torch.equal(value, before[name]) is not name.startswith("encoder"), name
-    assert all(torch.equal(v, judged[k]) for k, v in critic.state_dict().items())
-    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(v, judged[k]) for k, v in judge.state_dict().items())
+    assert all(p.grad is None for p in walk.parameters())
 
 
 def test_the_gradient_flows_through_b_too(parts):
-    model, x, theta, b = parts
-    wgan = Wgan(model, LeNetCritic(), Fast())
-    through = wgan.encoder_gradients(x, theta, b, generator(2))
-    model.detach_b = True
-    detached = wgan.encoder_gradients(x, theta, b, generator(2))
+    walk, x, key = parts
+    wgan = Wgan(walk, LeNetCritic(), Fast())
+    through = wgan.encoder_gradients(x, key, wrong(2))
+    walk.model.detach_b = True
+    detached = wgan.encoder_gradients(x, key, wrong(2))
     assert not any(torch.equal(g, h) for g, h in zip(through, detached, strict=True))
 
 
 def test_generator_and_critic_pull_apart(parts):
     """On a fixed batch the critic's steps widen the gap, the generator's close it."""
-    model, x, theta, b = parts
-    wgan = Wgan(model, LeNetCritic(), override(Fast(), ["critic_lr=1e-2", "generator_lr=1e-2", "penalty=0"]))
+    walk, x, key = parts
+    wgan = Wgan(walk, LeNetCritic(), override(Fast(), ["critic_lr=1e-2", "generator_lr=1e-2", "penalty=0"]))
 
     def measured():
+        a, z = seen(walk, x, key)
         with torch.no_grad():
-            a = model.encode(x)
-            return gap(wgan.critic, a, make_fakes(model.conceal(a, theta, b), 8, generator(3))).item()
+            return gap(wgan.critic, a, make_fakes(z, wrong(3))).item()
 
     gaps = [measured()]
     for _ in range(5):
-        with torch.no_grad():
-            a = model.encode(x)
-            z = model.conceal(a, theta, b)
-        wgan.critic_step(a, z, generator(3))
+        wgan.critic_step(*seen(walk, x, key), wrong(3), SHARE)
     gaps.append(measured())
     for _ in range(5):
-        wgan.generator_step(x, theta, b, generator(3))
+        wgan.generator_step(x, key, wrong(3))
     gaps.append(measured())
     assert gaps[0] < gaps[1] > gaps[2]
 
 
 def test_critic_step_leaves_the_encoder(parts):
-    model, x, theta, b = parts
-    wgan = Wgan(model, LeNetCritic(), Fast())
-    a = model.encode(x)
+    walk, x, key = parts
+    wgan = Wgan(walk, LeNetCritic(), Fast())
+    a = walk.model.encode(x)
     before = {k: v.clone() for k, v in wgan.critic.state_dict().items()}
-    wgan.critic_step(a, model.conceal(a, theta, b), generator(1))
-    assert all(p.grad is None for p in model.parameters())
+    wgan.critic_step(a, walk.conceal(a, key), wrong(1), SHARE)
+    assert all(p.grad is None for p in walk.parameters())
     assert not any(torch.equal(v, before[k]) for k, v in wgan.critic.state_dict().items() if k != "body.4.bias")
 
 
 def test_clipping_bounds_every_weight(parts):
-    model, x, theta, b = parts
-    wgan = Wgan(model, LeNetCritic(), override(Fast(), ["adversary=clip"]))
-    a = model.encode(x)
-    wgan.critic_step(a, model.conceal(a, theta, b), generator(1))
+    walk, x, key = parts
+    wgan = Wgan(walk, LeNetCritic(), override(Fast(), ["adversary=clip"]))
+    wgan.critic_step(*seen(walk, x, key), wrong(1), SHARE)
     largest = torch.stack([p.abs().max() for p in wgan.critic.parameters()])
     assert (largest <= torch.tensor(0.01)).all()
 
 
 def test_penalty_of_a_linear_critic_by_hand():
     """The slope of a linear critic is its weight wherever it is taken: the penalty is (|w| - 1)²."""
-    critic = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 1)).double()
+    judge = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 1)).double()
     a, fake = torch.randn(2, 5, 3, 2, 2, dtype=torch.float64)
-    penalty = gradient_penalty(critic, a, fake, generator(0))
-    assert penalty.item() == pytest.approx((critic[1].weight.norm().item() - 1) ** 2)
+    penalty = gradient_penalty(judge, a, fake, torch.rand(5))
+    assert penalty.item() == pytest.approx((judge[1].weight.norm().item() - 1) ** 2)
     penalty.backward()
-    assert critic[1].weight.grad.abs().sum() > 0
+    assert judge[1].weight.grad.abs().sum() > 0
+
+
+def test_the_penalty_is_taken_at_its_share_of_the_line():
+    """D(a) = sum of squares has the slope 2a: at share s of the line from fake to a the penalty is known."""
+    a, fake = torch.randn(2, 4, 3, 2, 2, dtype=torch.float64)
+    share = torch.tensor([0.0, 0.25, 0.5, 1.0])
+    s = share.double().view(-1, 1, 1, 1)
+    slope = 2 * (s * a + (1 - s) * fake).flatten(1).norm(dim=1)
+    got = gradient_penalty(lambda x: x.square().flatten(1).sum(1, keepdim=True), a, fake, share)
+    assert got.item() == pytest.approx((slope - 1).square().mean().item())
+
+
+def test_critics_by_kind():
+    assert isinstance(critic((6, 14, 14), "lenet"), LeNetCritic)
+    assert critic((16, 32, 32))(torch.zeros(2, 16, 32, 32)).shape == (2, 1)
+    assert critic((384, 13, 13), outputs=2)(torch.zeros(2, 384, 13, 13)).shape == (2, 2)
+    assert not any("Norm" in type(m).__name__ for m in ResidualCritic().modules())
+    with pytest.raises(ValueError, match="`kind` must be one of lenet, residual, got 'wide'"):
+        critic((6, 14, 14), "wide")
+    with pytest.raises(ValueError, match="`side` must be at least 12, got 8"):
+        critic((6, 8, 8))
 
 
 def test_schedules():

@@ -57,8 +57,8 @@ def test_set_changes_one_value_of_its_kind():
         ("k=1", "`k` must be at least 2"),
         ("batch=1", "`batch` must be at least 2"),
         ("attack_batch=1", "`attack_batch` must be at least 2"),
-        ("c=0", "`c` must be a number above 0 or channel_mean, got '0'"),
-        ("c=mean", "`c` must be a number above 0 or channel_mean, got 'mean'"),
+        ("c=0", "`c` must be auto, channel_mean, mean or a number above 0, got '0'"),
+        ("c=median", "`c` must be auto, channel_mean, mean or a number above 0, got 'median'"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(assignment, message):
@@ -69,3 +69,17 @@ def test_what_cannot_be_is_refused_by_name(assignment, message):
 def test_modulus():
     assert modulus(Report()) == 1.0
     assert modulus(override(Report(), ["c=channel_mean"])) == "channel_mean"
+
+
+def test_the_modulus_of_each_network():
+    wanted = {"lenet": (1.0, "mean"), "resnet56-beta": (1.0, 1.0), "vgg16": ("channel_mean", "mean")}
+    for network, (report, authors) in wanted.items():
+        assert modulus(override(Report(), [f"network={network}"])) == report
+        assert modulus(override(Authors(), [f"network={network}"])) == authors
+
+
+def test_the_authors_have_rates_for_each_network():
+    assert preset("authors", network="resnet20-alpha").lr == 0.1
+    assert preset("authors", network="resnet20-alpha").milestones == (40, 80)
+    assert preset("authors", network="alexnet").epochs == 10
+    assert preset("report", network="resnet20-alpha") == Report()

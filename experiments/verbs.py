@@ -1,0 +1,219 @@
+"""What each verb of the command line does; returns its exit status."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from experiments import attack, runs, victim
+from experiments import data as datasets
+from experiments import settings as presets
+from experiments.data.inventory import inventory
+from experiments.job import Job, UsageError, choose_device, chosen_settings, describe, describe_data
+from experiments.networks import build
+from experiments.progress import Progress, clock
+from experiments.reports import attacked, demo
+from experiments.train import How
+
+
+def data(args):
+    """What is there, what is missing, where to put it."""
+    rows = [("set", "state", "what to do"), *inventory(args.data_root)]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    for row in rows:
+        print(f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}")
+    return 0
+
+
+def train(args):
+    changes = [f"network={args.network}", f"form={args.form}", *args.changes]
+    settings = chosen_settings(args.preset, args.data, changes, args.network)
+    _join_processes()
+    device = choose_device(args.device)
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    progress = Progress([("", 0.0)], quiet=_rank() > 0)
+    found = _load(args, settings, progress)
+    progress.stages = [victim.expected(settings, len(found.defender.train))]
+    job = Job(settings, found.to(device), args.seed, device, Path(args.runs), progress)
+    run = victim.open_run(job)
+    if args.force and _rank() == 0:
+        shutil.rmtree(run.folder, ignore_errors=True)
+    _announce(job, run, settings)
+    graph = device.type == "cuda" and not args.no_graph and settings.schedule == "together"
+    model, run = victim.trained(job, How(graph, args.compile, args.deterministic, tensorboard=args.tensorboard))
+    if _rank() == 0:
+        summary = run.summary()
+        held = max(summary["law"].values(), default=None)
+        progress.say(
+            f"test error {summary['test_error']:.1%}"
+            + (f", rotation law {held:.1e}" if held is not None else "")
+            + f"; {clock(summary['seconds'])} of work; {run.folder}"
+        )
+    return 0
+
+
+def attack_run(args):
+    run, settings, name, seed = _finished(args.run, args.runs)
+    control = _finished(args.control, args.runs) if args.control else None
+    settings = _changed(settings, args.changes, attack.ATTACK_FIELDS + attack.ANGLE_FIELDS)
+    device = choose_device(args.device)
+    progress = Progress([("", 0.0)])
+    args.data = name
+    found = _load(args, settings, progress)
+    if found.fingerprint != run.data:
+        raise UsageError(f"`--data-root` holds other data than {run.folder} was trained on; give the same")
+    names = attack.KEYED if settings.form == "complex" else attack.OPEN
+    stages = attack.expected(names, settings, len(found.attacker.train))
+    if control:
+        stages = attack.expected(attack.OPEN, settings, len(found.attacker.train)) + stages
+    progress.stages = stages
+    job = Job(settings, found.to(device), seed, device, run.folder / "attacks", progress)
+    for line in (f"attacks on {run.folder}; device {describe(device)}", *describe_data(found)):
+        progress.say(line)
+
+    def battery(run, settings):
+        here = replace(job, settings=settings, place=run.folder / "attacks")
+        model = build(settings, found, seed).to(device)
+        model.load_state_dict(run.load())
+        return attack.Battery(here, model.eval(), run)
+
+    results = {"run": run, "settings": settings, "data": found}
+    if control:
+        other = _changed(control[1], args.changes, attack.ATTACK_FIELDS + attack.ANGLE_FIELDS)
+        results["control"] = battery(control[0], other).on_open()["open-features"]
+        results["control_error"] = control[0].summary()["test_error"]
+    victims = battery(run, settings)
+    if settings.form == "complex":
+        results["attacks"], results["angle"], _ = victims.on_keyed()
+    else:
+        results["attacks"] = victims.on_open()
+    results["mean_image"] = victims.mean_image()
+    results["shown"] = victims.victims[victims.shown].unit().pixels.cpu()
+    attacked.write(job.place, results)
+    for line in attacked.summary_lines(results):
+        progress.say(line)
+    progress.say(f"report: {job.place / 'report.md'}")
+    return 0
+
+
+def list_runs(args):
+    rows = [("run", "id", "preset", "data", "seed", "state")]
+    for folder in _folders(args.runs):
+        kept = json.loads((folder / "settings.json").read_text())["settings"]
+        rows.append(
+            (folder.parent.name, folder.name, kept["preset"], kept["data"], str(kept["seed"]), _state(folder, kept))
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows if len(rows) > 1 else [(f"no runs under {args.runs}",)]:
+        print("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=False)).rstrip())
+    return 0
+
+
+def show(args):
+    folder = _find(args.run, args.runs)
+    kept = json.loads((folder / "settings.json").read_text())
+    print(f"{folder}: {_state(folder, kept['settings'])}\n\nsettings (data {kept['data']}, format {kept['format']})")
+    for name, value in kept["settings"].items():
+        print(f"  {name:18} {value}")
+    print("\nenvironment")
+    for name, value in json.loads((folder / "environment.json").read_text()).items():
+        print(f"  {name:18} {value}")
+    print(f"\nthreat model\n{attacked.threat_model(kept['settings']['form'])}")
+    return 0
+
+
+VERBS = {"demo": demo.run, "data": data, "train": train, "attack": attack_run, "list": list_runs, "show": show}
+
+
+def _load(args, settings, progress):
+    root = None if args.data == "digits" else args.data_root
+    return datasets.load(args.data, settings, root, args.accept_checksum_mismatch, progress.say)
+
+
+def _announce(job, run, settings):
+    say = job.progress.say
+    say(
+        f"preset {settings.preset}, {victim.title(settings)} on {job.data.name}, seed {job.seed}, "
+        f"{settings.precision}; device {describe(job.device)}"
+        + (f", {torch.distributed.get_world_size()} processes" if torch.distributed.is_initialized() else "")
+    )
+    for line in describe_data(job.data):
+        say(line)
+    (_, seconds) = job.progress.stages[0]
+    parameters = sum(p.numel() for p in build(settings, job.data, job.seed).parameters())
+    say(
+        f"  about {clock(seconds)} on one core; {parameters:,} parameters, {20 * parameters / 2**20 + 1:.0f} MB of disk"
+        f" under {run.folder}; Ctrl-C stops, the same command continues"
+    )
+
+
+def _rank():
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def _join_processes():
+    """What torchrun started finds its fellows."""
+    if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def _folders(root):
+    """The trained networks' folders (not those of their attacks)."""
+    return sorted(path.parent for path in Path(root).glob("*/*/settings.json"))
+
+
+def _find(name, root):
+    """A run's folder, by its path or the first digits of its id."""
+    if (Path(name) / "settings.json").is_file():
+        return Path(name)
+    found = [folder for folder in _folders(root) if folder.name.startswith(name)]
+    if len(found) != 1:
+        what = "no run" if not found else f"{len(found)} runs"
+        raise UsageError(f"`run` must be a run's folder or the first digits of its id; {what} {name!r} under {root}")
+    return found[0]
+
+
+def _finished(name, root):
+    """(run, settings, data set, seed) of a finished run."""
+    folder = _find(name, root)
+    if not (folder / "summary.json").is_file():
+        raise UsageError(f"`run` must be finished, {folder} is not; continue it with train first")
+    kept = json.loads((folder / "settings.json").read_text())
+    settings = {k: v for k, v in kept["settings"].items() if k not in ("preset", "data", "seed")}
+    preset = presets.preset(kept["settings"]["preset"], kept["settings"]["data"], kept["settings"]["network"])
+    tuples = {k: tuple(v) for k, v in settings.items() if isinstance(v, list)}
+    run = runs.Run(folder.parents[1], folder.parent.name, kept["settings"], kept["data"])
+    if run.id != folder.name:
+        raise UsageError(
+            f"{folder} was trained under format {kept['format']}, this is format {runs.FORMAT}: train it anew"
+        )
+    return run, replace(preset, **settings | tuples), kept["settings"]["data"], kept["settings"]["seed"]
+
+
+def _changed(settings, changes, fields):
+    """Settings with changes that an adversary may make: to itself."""
+    for change in changes:
+        name = change.partition("=")[0].strip()
+        if name in presets.as_dict(settings) and name not in fields:
+            raise UsageError(f"`--set` of an attack changes {', '.join(fields)}, got {name!r}")
+    try:
+        return presets.override(settings, changes)
+    except ValueError as error:
+        raise UsageError(error) from None
+
+
+def _state(folder, kept):
+    if (folder / "summary.json").is_file():
+        summary = json.loads((folder / "summary.json").read_text())
+        return f"finished, test error {summary['test_error']:.1%}"
+    if (folder / "stopped.json").is_file():
+        stopped = json.loads((folder / "stopped.json").read_text())
+        return f"{stopped['why']}: {stopped['where']}"
+    path = folder / "metrics.jsonl"
+    epochs = len(path.read_text().splitlines()) if path.is_file() else 0
+    return f"interrupted after {epochs} of {kept['epochs']} epochs"

@@ -1,0 +1,41 @@
+"""Keys as a scheme draws them, by hand."""
+
+import pytest
+import torch
+
+from experiments.keys import Scheme
+from experiments.seeds import generator
+from tests.close import assert_close
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3])
+def test_a_partner_is_another_of_the_same_shard(shards):
+    for n in (7, 12):
+        partner = Scheme().draw(n, generator(0), shards)["partner"]
+        assert sorted(partner.tolist()) == list(range(n))
+        for part in torch.arange(n).tensor_split(shards):
+            assert set(partner[part].tolist()) == set(part.tolist())
+            assert (partner[part] != part).all()
+
+
+@pytest.mark.parametrize("b", ["image", "noise", "bank"])
+@pytest.mark.parametrize("swap", [False, True])
+def test_what_the_cloud_sees_turned_back_is_a_or_b(b, swap):
+    a = torch.randn(12, 3, 4, 4, dtype=torch.float64)
+    bank = torch.randn(5, 3, 4, 4, dtype=torch.float64)
+    z, theta, swapped = Scheme(b, swap, bank).conceal(a, generator(1))
+    assert (swapped is not None) is swap
+    back = torch.polar(torch.ones(12, dtype=torch.float64), -theta.double())
+    turned = torch.complex(z[:, 0], z[:, 1]) * back.view(-1, 1, 1, 1)
+    first, second = turned.real, turned.imag
+    if swap:
+        assert 0 < swapped.sum() < 12
+        s = swapped.view(-1, 1, 1, 1)
+        first, second = torch.where(s, second, first), torch.where(s, first, second)
+    assert_close(first, a, kind="network")
+    if b == "image":
+        assert all(any(torch.allclose(y, x, atol=1e-5) for x in a) for y in second)
+    elif b == "bank":
+        assert all(any(torch.allclose(y, x, atol=1e-5) for x in bank) for y in second)
+    else:
+        assert torch.allclose(second.flatten(1).norm(dim=1), a.flatten(1).norm(dim=1), rtol=1e-5)
