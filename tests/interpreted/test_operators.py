@@ -42,8 +42,10 @@ def recorded(room, layout, dtype=torch.float32):
     return seen.calls, [*out, z.grad]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("room", ROOMS)
+# channels-last is where a fake's strides can go wrong; interleaved where its size is another too
+@pytest.mark.parametrize(
+    ("room", "layout"), [*((r, "channels-last") for r in ROOMS), ("magnitude_max_pool2d", "complex")]
+)
 def test_schemas_and_fakes(room, layout):
     calls, _ = recorded(room, layout)
     assert {op.name().split(".")[0] for op, _, _ in calls} == {
