@@ -17,17 +17,20 @@ SEED = 0
 DEVICE = auto
 OUT = demo
 
+# make test: processes, each of which works through whole files and takes up to 3 GB
+JOBS = 2
+
 # make gpu, where there is no git folder to ask
 COMMIT =
 
 PACKAGES = "torch>=2.11" torchvision numpy scikit-learn matplotlib safetensors rich \
-	pytest pytest-benchmark "setuptools>=68" wheel ninja pybind11
+	pytest pytest-benchmark pytest-xdist "setuptools>=68" wheel ninja pybind11
 LINTERS = ruff mypy clang-format
 
 help:
 	@echo "make demo    train, attack and report a defended LeNet: DATA=digits|cifar10 DATA_ROOT= SEED=0 DEVICE=auto OUT=demo"
 	@echo "             ACCEPT_CHECKSUM_MISMATCH=1 reads a copy of CIFAR-10 whose checksum differs"
-	@echo "make test    the test suite, its GPU half too where there is one (ARGS=... goes to pytest)"
+	@echo "make test    the test suite, its GPU half too where there is one (JOBS=2 processes; ARGS=... goes to pytest)"
 	@echo "make gate    compile the Triton and CUDA kernels for every architecture; needs no GPU"
 	@echo "make bench   ours against naive (ARGS=\"--against all\" and others go to python -m benchmarks; ARGS=plot draws)"
 	@echo "make gpu     build, test and measure on a machine with a GPU, offline, with the python that is there (COMMIT=...)"
@@ -42,7 +45,7 @@ demo: environment
 	exec "$(VENV)/bin/python" -m experiments demo "$$@" $(ARGS)
 
 test: environment
-	@"$(VENV)/bin/python" -m pytest $(ARGS)
+	@"$(VENV)/bin/python" -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 gate: environment
 	@"$(VENV)/bin/python" -m tests.gate $(ARGS)

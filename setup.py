@@ -174,7 +174,7 @@ setup(
     install_requires=["torch>=2.11"],
     extras_require={
         "experiments": ["torchvision", "numpy", "scikit-learn", "matplotlib", "safetensors", "rich"],
-        "test": ["pytest", "pytest-benchmark", "setuptools", "wheel", "ninja", "pybind11"],
+        "test": ["pytest", "pytest-benchmark", "pytest-xdist", "setuptools", "wheel", "ninja", "pybind11"],
         "tensorboard": ["tensorboard"],
         "peers": ["complextorch", "torchcvnn", "complexPyTorch", "cplxmodule"],
     },
