@@ -287,7 +287,7 @@ def _features(model, images):
 def _precision(settings, how):
     """TF32 only where the settings say so; deterministic algorithms where they are asked for; as before afterwards."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    strict = torch.are_deterministic_algorithms_enabled()
+    strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
     if how.deterministic:
         torch.use_deterministic_algorithms(True)
@@ -295,7 +295,7 @@ def _precision(settings, how):
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-        torch.use_deterministic_algorithms(strict)
+        torch.use_deterministic_algorithms(strict[0], warn_only=strict[1])
 
 
 @contextlib.contextmanager
