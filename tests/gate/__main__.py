@@ -86,7 +86,7 @@ def main() -> int:
         print("the gate compiles, and a process in which Triton interprets cannot: unset TRITON_INTERPRET")
         return 2
     began, tally = time.monotonic(), Tally()
-    print("compiled only, nothing here was run on a GPU\n")
+    print(f"compiled only, for {', '.join(f'sm_{a}' for a in ARCHS)}; nothing here was run on a GPU\n")
     check_triton(tally)
     check_cuda(tally)
     for text in tally.wrong:
