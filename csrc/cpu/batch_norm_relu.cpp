@@ -4,7 +4,7 @@
 #include <tuple>
 
 #include "../common/modulus.h"
-#include "channels.h"
+#include "norm.h"
 
 namespace cvk {
 namespace {

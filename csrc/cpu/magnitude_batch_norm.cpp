@@ -3,7 +3,7 @@
 
 #include <tuple>
 
-#include "channels.h"
+#include "norm.h"
 
 namespace cvk {
 namespace {

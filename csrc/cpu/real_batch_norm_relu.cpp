@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "moments.h"
+#include "norm.h"
 
 namespace cvk {
 namespace {
