@@ -27,6 +27,16 @@ CVK_DEVICE Complex<W> block_turn(const Angles& theta, int64_t i) {
   return turn[0];
 }
 
+// Adds each element's part of dL/dtheta: x what the rotation gave, re and im the gradient of it.
+template <class F, class W = typename F::wide, int V = F::count>
+CVK_DEVICE void add_slopes(const typename F::type* x, int64_t at, int64_t part, const W (&re)[V], const W (&im)[V],
+                           Sum<W> (&sums)[V]) {
+  W x_re[V], x_im[V];
+  load_parts<F>(x, at, part, x_re, x_im);
+#pragma unroll
+  for (int j = 0; j < V; ++j) sums[j].value += turn_slope(x_re[j], x_im[j], re[j], im[j]);
+}
+
 template <class A>
 __global__ void __launch_bounds__(kThreads, kMinBlocks)
     angle_sums_kernel(const Sum<A>* __restrict__ partial, void* __restrict__ grad_theta, bool wide, Walk w) {

@@ -36,25 +36,16 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
                                      Walk w) {
   using A = typename F::wide;
   constexpr int V = F::count;
-  CVK_SHARED(Sum<A>, scratch, kThreads * V);
-  CVK_SHARED(Sum<A>, totals, 32 * V);
   const Program p = program(w, blockIdx.x);
   A r[V];
   of_group<F>(w, p.group, rstd, r);
-  Sum<A> sums[V];
-#pragma unroll
-  for (int j = 0; j < V; ++j) sums[j] = Sum<A>::zero();
-  for (uint32_t tile = p.k; tile < w.tiles; tile += w.programs) {
-    const Place at = place<V>(w, p.group, tile, threadIdx.x);
-    if (!at.inside) continue;
+  sum_tiles<F>(w, partial, [&](const Place& at, Sum<A>(&sums)[V]) {
     A re[V], im[V], g_re[V], g_im[V];
     load_parts<F>(z, at.at, w.part, re, im);
     load_parts<F>(grad, at.at, w.part, g_re, g_im);
 #pragma unroll
     for (int j = 0; j < V; ++j) sums[j].value += (re[j] * r[j]) * g_re[j] + (im[j] * r[j]) * g_im[j];
-  }
-  add_block<V>(w, sums, scratch, totals);
-  leave<V>(w, p, totals, partial);
+  });
 }
 
 template <class F>

@@ -12,23 +12,12 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
     power_partials_kernel(const typename F::type* __restrict__ z, Sum<typename F::wide>* __restrict__ partial, Walk w) {
   using A = typename F::wide;
   constexpr int V = F::count;
-  CVK_SHARED(Sum<A>, scratch, kThreads * V);
-  CVK_SHARED(Sum<A>, totals, 32 * V);
-  const Program p = program(w, blockIdx.x);
-  Sum<A> sums[V];
-#pragma unroll
-  for (int j = 0; j < V; ++j) sums[j] = Sum<A>::zero();
-#pragma unroll 2
-  for (uint32_t tile = p.k; tile < w.tiles; tile += w.programs) {
-    const Place at = place<V>(w, p.group, tile, threadIdx.x);
-    if (!at.inside) continue;
+  sum_tiles<F>(w, partial, [&](const Place& at, Sum<A>(&sums)[V]) {
     A re[V], im[V];
     load_parts<F>(z, at.at, w.part, re, im);
 #pragma unroll
     for (int j = 0; j < V; ++j) sums[j].value += re[j] * re[j] + im[j] * im[j];
-  }
-  add_block<V>(w, sums, scratch, totals);
-  leave<V>(w, p, totals, partial);
+  });
 }
 
 template <class F>

@@ -106,19 +106,12 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
                                Walk w) {
   using A = typename F::wide;
   constexpr int V = F::count;
-  CVK_SHARED(Sum<A>, scratch, kThreads * V);
-  CVK_SHARED(Sum<A>, totals, 32 * V);
   const Program p = program(w, blockIdx.x);
   A c[V];
 #pragma unroll
   for (int j = 0; j < V; ++j) c[j] = A(0);
   if (grad) of_group<F>(w, p.group, mean, c);
-  Sum<A> sums[V];
-#pragma unroll
-  for (int j = 0; j < V; ++j) sums[j] = Sum<A>::zero();
-  for (uint32_t tile = p.k; tile < w.tiles; tile += w.programs) {
-    const Place at = place<V>(w, p.group, tile, threadIdx.x);
-    if (!at.inside) continue;
+  sum_tiles<F>(w, partial, [&](const Place& at, Sum<A>(&sums)[V]) {
     A re[V], im[V], g_re[V], g_im[V];
     load_parts<F>(z, at.at, w.part, re, im);
     if (grad) load_parts<F>(grad, at.at, w.part, g_re, g_im);
@@ -126,9 +119,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
     for (int j = 0; j < V; ++j) {
       sums[j].value += grad ? limit_slope(re[j], im[j], g_re[j], g_im[j], c[j]) : modulus_of(re[j], im[j]);
     }
-  }
-  add_block<V>(w, sums, scratch, totals);
-  leave<V>(w, p, totals, partial);
+  });
 }
 
 // --- c the mean of a plane -------------------------------------------------------------------------------------------

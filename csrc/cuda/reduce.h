@@ -110,6 +110,26 @@ CVK_DEVICE void add_up(const Walk& w, uint32_t group, const E* partial, uint32_t
   add_block<V>(w, mine, scratch, totals);
 }
 
+// Row k of `partial` (null: nothing is kept): what add(place, sums) gives of the tiles k, k + programs, ... to sums
+// [V], each element's own. For all threads of a block together.
+template <class F, class E, class Add>
+CVK_DEVICE void sum_tiles(const Walk& w, E* partial, const Add& add) {
+  constexpr int V = F::count;
+  CVK_SHARED(E, scratch, kThreads * V);
+  CVK_SHARED(E, totals, 32 * V);
+  const Program p = program(w, blockIdx.x);
+  E sums[V];
+#pragma unroll
+  for (int j = 0; j < V; ++j) sums[j] = E::zero();
+  for (uint32_t tile = p.k; tile < w.tiles; tile += w.programs) {
+    const Place at = place<V>(w, p.group, tile, threadIdx.x);
+    if (at.inside) add(at, sums);
+  }
+  if (!partial) return;
+  add_block<V>(w, sums, scratch, totals);
+  leave<V>(w, p, totals, partial);
+}
+
 // What thread t's V columns have of a table of the group's channels.
 template <int V, class A>
 CVK_DEVICE void spread(const Walk& w, const A* table, A (&x)[V]) {

@@ -16,35 +16,20 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
                         bool back, Walk w) {
   using W = typename F::wide;
   constexpr int V = F::count;
-  CVK_SHARED(Sum<W>, scratch, kThreads * V);
-  CVK_SHARED(Sum<W>, totals, 32 * V);
   const Program p = program(w, blockIdx.x);
   Complex<W> t = block_turn<W>(theta, p.group);
   if (back) t.im = -t.im;
-  Sum<W> sums[V];
-#pragma unroll
-  for (int j = 0; j < V; ++j) sums[j] = Sum<W>::zero();
-  for (uint32_t tile = p.k; tile < w.tiles; tile += w.programs) {
-    const Place at = place<V>(w, p.group, tile, threadIdx.x);
-    if (!at.inside) continue;
+  sum_tiles<F>(w, partial, [&](const Place& at, Sum<W>(&sums)[V]) {
     W re[V], im[V];
     load_parts<F>(in, at.at, w.part, re, im);
-    if (out) {
-      W x_re[V], x_im[V];
-      load_parts<F>(out, at.at, w.part, x_re, x_im);
-#pragma unroll
-      for (int j = 0; j < V; ++j) sums[j].value += turn_slope(x_re[j], x_im[j], re[j], im[j]);
-    }
+    if (out) add_slopes<F>(out, at.at, w.part, re, im, sums);
 #pragma unroll
     for (int j = 0; j < V; ++j) {
       const Complex<W> x = turned(re[j], im[j], t);
       re[j] = x.re, im[j] = x.im;
     }
     store_parts<F>(to, at.at, w.part, re, im);
-  }
-  if (!out) return;
-  add_block<V>(w, sums, scratch, totals);
-  leave<V>(w, p, totals, partial);
+  });
 }
 
 Tensor turn(const Tensor& in, const Planar& v, const std::optional<Tensor>& out, const Tensor& theta, bool back,
