@@ -11,9 +11,10 @@ from .norm import MagnitudeBatchNormReLU2d
 class ComplexConvBatchNormReLU2d(nn.Module):
     """A convolution, a magnitude batch norm, a residual where one is given, a magnitude ReLU.
 
-    Two operations in training. In inference without gradients the norm is folded into the weight, once for each state
-    of the parameters, and the ReLU follows in the pass that writes the convolution's result. With
-    ``use_backend("triton")`` the convolution itself sums the power in training, and is all there is in inference.
+    Two operations in training. In inference without gradients the norm's scale, the residual and the ReLU are part of
+    the pass that writes the convolution's result, on the CPU where its form is channels-last inside; elsewhere two
+    operations. With ``use_backend("triton")`` the convolution itself sums the power in training, and is all there is in
+    inference.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode, weights: as
@@ -67,25 +68,20 @@ class ComplexConvBatchNormReLU2d(nn.Module):
 
     def forward(self, z: Tensor, residual: Tensor | None = None) -> Tensor:
         """Features, and a residual shaped as the result or None, to features; in training updates the running power."""
-        c = self.norm_act.c
-        y = None if isinstance(c, str) or _watched(self.conv, self.norm_act) else self._own(z, residual, c)
-        return self.norm_act(self.conv(z), residual) if y is None else y
-
-    def _own(self, z: Tensor, residual: Tensor | None, c: float) -> Tensor | None:
-        """By a convolution of our own, which has the norm's sums at hand in training and takes in the norm, the
-        residual and the ReLU in inference; None where torch convolves, or the two stay apart.
-        """
-        norm = self.norm_act
+        conv, norm, c = self.conv, self.norm_act, self.norm_act.c
+        if isinstance(c, str) or _watched(conv, norm):
+            return norm(conv(z), residual)
         if norm.training and norm.process_group is None:
-            z, how = self.conv.geometry(z)
-            found = conv2d_with_power(z, self.conv.kernel(), *how)
-            return None if found is None else norm(found[0], residual, found[1])
+            z, how = conv.geometry(z)
+            y, sums = conv2d_with_power(z, conv.kernel(), *how)
+            return norm(y, residual, sums)
         if norm.training or norm.running_power is None or torch.is_grad_enabled():
-            return None
+            return norm(conv(z), residual)
         scale = (norm.running_power + norm.eps).rsqrt()
         scale = scale if norm.weight is None else scale * norm.weight.to(scale.dtype)
-        z, how = self.conv.geometry(z)
-        return conv2d_norm_relu(z, self.conv.kernel(), scale, residual, c, *how)
+        z, how = conv.geometry(z)
+        y, done = conv2d_norm_relu(z, conv.kernel(), scale, residual, c, *how)
+        return y if done else norm(y, residual)
 
 
 def _watched(*layers: nn.Module) -> bool:

@@ -43,48 +43,59 @@ def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) 
         TypeError, ValueError: ``z`` and ``weight`` of different dtype or device, or shapes that do not fit; ``padding``
         neither numbers nor ``'same'`` (stride 1) or ``'valid'``.
     """
-    z, a, b, was_complex, lower, how = _entered(z, weight, stride, padding, dilation, groups)
-    block = weight.block if isinstance(weight, Packed) else None
-    if not lower:
-        return leave(_conv2d(z, a, b, block, how), was_complex)
-    with torch.autocast(z.device.type, enabled=False):  # dtypes are settled here, in the backward as well
-        return leave(_conv2d(z, a, b, block, how), was_complex)
+    return _convolved(_entered(z, weight, stride, padding, dilation, groups), weight)
 
 
 def conv2d_with_power(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1):
-    """`conv2d` and the sums of its power per channel ``[O]``, float32, which a norm after it needs in training, where a
-    kernel of our own has them at hand; else None.
+    """`conv2d`, and the sums of its power per channel ``[O]``, float32, which a norm after it needs in training, where
+    a kernel of our own has them at hand; else None.
     """
     z, a, b, was_complex, _, how = entered = _entered(z, weight, stride, padding, dilation, groups)
     own = _own(entered)
     if own is None:
-        return None
+        return _convolved(entered, weight), None
     y, sums = implicit.conv2d(z, a, b, how.stride, how.padding, how.dilation, own, power=True)
     return leave(y, was_complex), sums
 
 
 def conv2d_norm_relu(z: Tensor, weight, scale, residual, c: float, stride=1, padding=0, dilation=1, groups: int = 1):
-    """magnitude_relu(conv2d(z) * scale + residual, c), without a gradient, where a kernel does the end in the pass
-    that writes the convolution; else None. ``scale`` ``[O]`` float32, ``residual`` as the result or None.
+    """(magnitude_relu(conv2d(z) * scale + residual, c), True), without a gradient, where a kernel does the end in the
+    pass that writes the convolution; else (conv2d(z), False). ``scale`` ``[O]`` float32, ``residual`` as the result or
+    None.
     """
     z, a, b, was_complex, _, how = entered = _entered(z, weight, stride, padding, dilation, groups)
     if residual is not None:
         residual, residual_complex = enter(residual, "residual")
         if residual_complex != was_complex:
             raise TypeError("`residual` must be planar or complex as `z` is; convert it with to_planar or to_complex")
-        residual = residual.to(z.dtype)
     own = _own(entered)
     if own is not None:
+        residual = None if residual is None else residual.to(z.dtype)
         rest = (how.stride, how.padding, how.dilation, c, own)
-        return leave(implicit.conv2d_norm_relu(z, a, b, scale, residual, *rest), was_complex)
-    name, a, b, inside, outside = _form(z, a, b, weight.block if isinstance(weight, Packed) else None)
-    if not inside or name not in ENDS or mapped() or b is not None and how.groups > 1:
-        return None
-    if backend.choose(RELU, z) == "reference":
-        return None
+        return leave(implicit.conv2d_norm_relu(z, a, b, scale, residual, *rest), was_complex), True
+    if mapped() or b is not None and how.groups > 1 or backend.choose(RELU, z) == "reference":
+        return _convolved(entered, weight), False
+    name, a, b, inside, outside = _form(z, a, b, _block(weight))
+    if not inside or name not in ENDS:
+        return _convolved(entered, weight), False
+    residual = None if residual is None else residual.to(z.dtype)
     scale = scale.to(torch.promote_types(z.dtype, torch.float32)).contiguous()
     with torch.autocast(z.device.type, enabled=False):
-        return leave(run_relu(name, z, a, b, how, outside, scale, residual, float(c)), was_complex)
+        return leave(run_relu(name, z, a, b, how, outside, scale, residual, float(c)), was_complex), True
+
+
+def _convolved(entered, weight) -> Tensor:
+    """`conv2d` of arguments that have been checked."""
+    z, a, b, was_complex, lower, how = entered
+    if not lower:
+        return leave(_conv2d(z, a, b, _block(weight), how), was_complex)
+    with torch.autocast(z.device.type, enabled=False):  # dtypes are settled here, in the backward as well
+        return leave(_conv2d(z, a, b, _block(weight), how), was_complex)
+
+
+def _block(weight) -> Tensor | None:
+    """The block weight that was made before, if one was."""
+    return weight.block if isinstance(weight, Packed) else None
 
 
 def _own(entered) -> str | None:
