@@ -58,8 +58,8 @@ class Wgan:
         self.settings = settings
         self.encoder_parameters = list(walk.model.encoder.parameters())
         if settings.adversary == "clip":
-            self.critic_optimiser = rmsprop(critic.parameters(), lr=settings.clip_lr)
-            self.generator_optimiser = rmsprop(self.encoder_parameters, lr=settings.clip_lr)
+            self.critic_optimiser = rmsprop(critic.parameters(), lr=settings.clip_critic_lr)
+            self.generator_optimiser = rmsprop(self.encoder_parameters, lr=settings.clip_generator_lr)
         else:
             betas = (0.5, 0.999)
             self.critic_optimiser = adam(critic.parameters(), lr=settings.critic_lr, betas=betas)

@@ -44,9 +44,10 @@ class Report:
     clip: float = 0.01  # the critic's weights stay within plus and minus this
     k: int = 8  # one real feature among k; k - 1 fakes
     fakes: str = "uniform"  # their angles: uniform, or quarter: an odd number of eighths of a turn from the key's
-    critic_lr: float = 5e-4  # clip uses RMSprop at clip_lr instead
+    critic_lr: float = 5e-4  # Adam's; clip uses RMSprop at rates of its own
     generator_lr: float = 5e-4
-    clip_lr: float = 5e-5
+    clip_critic_lr: float = 5e-5
+    clip_generator_lr: float = 5e-5
     schedule: str = "together"  # together: task and critic each batch, generator every fifth; or 1:1:7 in turn
     critic_every: int = 1
     generator_every: int = 5
@@ -85,7 +86,8 @@ class Authors(Report):
     milestones: tuple = (20, 40)
     adversary: str = "clip"
     k: int = 2
-    clip_lr: float = 1e-4
+    clip_critic_lr: float = 1e-4
+    clip_generator_lr: float = 1e-4
     critic_every: int = 50
     generator_every: int = 1
     attack_epochs: int = 30
@@ -102,8 +104,14 @@ class Authors(Report):
 
 
 AUTHORS = {
-    "resnet": {"lr": 0.1, "epochs": 100, "milestones": (40, 80), "generator_lr": 1e-3, "clip_lr": 5e-4},
-    "alexnet": {"epochs": 10, "milestones": (5, 7), "clip_lr": 1e-5, "augment": False},
+    "resnet": {"lr": 0.1, "epochs": 100, "milestones": (40, 80), "clip_critic_lr": 5e-4, "clip_generator_lr": 1e-3},
+    "alexnet": {
+        "epochs": 10,
+        "milestones": (5, 7),
+        "clip_critic_lr": 1e-5,
+        "clip_generator_lr": 1e-3,
+        "augment": False,
+    },
     "vgg16": {},  # paper silent, and the authors' code has none: as LeNet's
     "lenet": {},
 }

@@ -16,7 +16,7 @@ from experiments.train import USUAL, Diverged, train
 
 KEYED_FIELDS = (  # what a network without a key does not depend on
     *("weights", "c", "detach_b", "b", "bank", "swap", "adversary", "penalty", "clip", "k", "fakes", "schedule"),
-    *("critic_lr", "generator_lr", "clip_lr", "critic_every", "generator_every"),
+    *("critic_lr", "generator_lr", "clip_critic_lr", "clip_generator_lr", "critic_every", "generator_every"),
 )
 FIELDS = {  # what a form does not depend on, beyond the attacks
     "original": (*KEYED_FIELDS, "generator", "gamma"),
@@ -24,7 +24,7 @@ FIELDS = {  # what a form does not depend on, beyond the attacks
     "layers": (*KEYED_FIELDS, "gamma"),
     "complex": ("gamma",),
 }
-# seconds an image and epoch on one thread, for the time left; measured for LeNet, the rest by multiply-adds
+# rough seconds an image and epoch of LeNet on one thread, for the time left until the run's own rate is known
 COSTS = {"original": 1.4e-4, "layers": 1.6e-4, "noisy": 1.4e-4, "complex": 7e-4}
 
 

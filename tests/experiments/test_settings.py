@@ -82,4 +82,7 @@ def test_the_authors_have_rates_for_each_network():
     assert preset("authors", network="resnet20-alpha").lr == 0.1
     assert preset("authors", network="resnet20-alpha").milestones == (40, 80)
     assert preset("authors", network="alexnet").epochs == 10
+    rates = [preset("authors", network=n) for n in ("lenet", "resnet56-alpha", "alexnet")]
+    assert [r.clip_critic_lr for r in rates] == [1e-4, 5e-4, 1e-5]
+    assert [r.clip_generator_lr for r in rates] == [1e-4, 1e-3, 1e-3]
     assert preset("report", network="resnet20-alpha") == Report()
