@@ -1,7 +1,7 @@
 # Everything that can be asked of a checkout; `make` lists it. Written for any POSIX make.
 # Each target makes its own environment in $(VENV) first, and only once: from then on a change under csrc rebuilds.
-# The build takes the CUDA half along where nvcc fits torch (CVKERNELS_CUDA=0 leaves it out): on two busy cores 45 s
-# without it, and for each architecture of the release list some 42 s of one core more (nvcc 13.0, sm_90).
+# The build takes the CUDA half along where nvcc fits torch (CVKERNELS_CUDA=0 leaves it out): 2 minutes of one
+# core without it, and for each architecture of the release list some 42 s of one core more (nvcc 13.0, sm_90).
 
 .POSIX:
 
