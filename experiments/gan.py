@@ -99,10 +99,18 @@ class Wgan:
         """Move the encoder so that real and fake features lie closer together."""
         grads = self.encoder_gradients(x, key, theta_fake, weight)
         for p, grad in zip(self.encoder_parameters, grads, strict=True):
-            p.grad = grad
+            p.grad = laid_out_as(p, grad)
         reduce_gradients(self.encoder_parameters)
         self.generator_optimiser.step()
         self.generator_optimiser.zero_grad()
+
+
+def laid_out_as(parameter, t):
+    """A gradient or an optimiser's moment in its parameter's memory layout: torch's fused optimisers on a CPU pair
+    elements by their place in memory, and say nothing where two layouts differ."""
+    if t.shape != parameter.shape or t.stride() == parameter.stride():
+        return t
+    return torch.empty_like(parameter, dtype=t.dtype).copy_(t)
 
 
 def reduce_gradients(parameters):

@@ -12,8 +12,8 @@ import torch
 from torch import distributed
 
 from cvkernels.nn import convert_sync_batch_norm
+from experiments import gan
 from experiments.evaluate import batches, error, stored
-from experiments.gan import Wgan
 from experiments.keys import scheme_of
 from experiments.networks import build_critic
 from experiments.seeds import generator, number
@@ -78,6 +78,8 @@ class Trainer:
             convert_sync_batch_norm(model)
             if device.type == "cuda":  # torch's own synchronise on a GPU only
                 torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if device.type == "cpu":  # ResNet-20-alpha, N=128: a task step of .75 core-seconds instead of .85
+            model.encoder.to(memory_format=torch.channels_last)
         self.task = optimiser(model.parameters(), settings, how.graph)
         self.scheme = scheme_of(settings)
         walk = wrapped = Walk(model, self.scheme)
@@ -89,8 +91,10 @@ class Trainer:
         wgan = None
         if model.keyed and settings.adversary != "off":
             critic = build_critic(settings, features, seed).to(device, next(model.parameters()).dtype)
+            if device.type == "cpu":  # and a critic step of 1.26 instead of 1.56
+                critic.to(memory_format=torch.channels_last)
             adam = partial(torch.optim.Adam, fused=True, capturable=how.graph)
-            wgan = Wgan(walk, critic, settings, adam, partial(torch.optim.RMSprop, capturable=how.graph))
+            wgan = gan.Wgan(walk, critic, settings, adam, partial(torch.optim.RMSprop, capturable=how.graph))
         self.phases = Phases(walk, wrapped, self.task, wgan, settings, device)
         self.run_phase = Replay(device) if how.graph else plainly
         self.epoch, self.step, self.turn = 0, 0, 0  # epochs done, steps done of this one, batches in all
@@ -144,10 +148,10 @@ class Trainer:
         if self.phases.wgan:
             self.phases.wgan.critic.load_state_dict(under("critic."))
         for name, one in self.optimisers().items():
-            state = {}
+            state, parameters = {}, [p for group in one.param_groups for p in group["params"]]
             for k, v in under(f"{name}_optimiser.").items():
                 i, _, key = k.partition(".")
-                state.setdefault(int(i), {})[key] = v
+                state.setdefault(int(i), {})[key] = gan.laid_out_as(parameters[int(i)], v)
             one.load_state_dict({"state": state, "param_groups": one.state_dict()["param_groups"]})
         self.epoch, self.step, self.turn = facts["epoch"], facts["step"], facts["turn"]
         totals = under("sum.")
