@@ -4,6 +4,8 @@ look real.
 min_g max_D  E[D(a)] - E[D(a')],   a' = Re(z e^{-iθ'}),  z = (a + ib) e^{iθ},  θ' fresh        (the paper's objective)
 """
 
+import functools
+
 import torch
 
 import cvkernels.functional as F
@@ -58,12 +60,12 @@ class Wgan:
         self.settings = settings
         self.encoder_parameters = list(walk.model.encoder.parameters())
         if settings.adversary == "clip":
-            self.critic_optimiser = rmsprop(critic.parameters(), lr=settings.clip_critic_lr)
-            self.generator_optimiser = rmsprop(self.encoder_parameters, lr=settings.clip_generator_lr)
+            make, critic_lr, self.generator_lr = rmsprop, settings.clip_critic_lr, settings.clip_generator_lr
         else:
-            betas = (0.5, 0.999)
-            self.critic_optimiser = adam(critic.parameters(), lr=settings.critic_lr, betas=betas)
-            self.generator_optimiser = adam(self.encoder_parameters, lr=settings.generator_lr, betas=betas)
+            make = functools.partial(adam, betas=(0.5, 0.999))
+            critic_lr, self.generator_lr = settings.critic_lr, settings.generator_lr
+        self.critic_optimiser = make(critic.parameters(), lr=critic_lr)
+        self.generator_optimiser = make(self.encoder_parameters, lr=self.generator_lr)
 
     def critic_step(self, a, z, theta_fake, share, weight=1.0):
         """Teach the critic on features `[N, C, h, w]` and what the cloud saw of them (of pairs, N/2 rows); returns the

@@ -36,7 +36,7 @@ class Report:
     lr: float = 5e-4
     momentum: float = 0.9  # sgd
     weight_decay: float = 0.0
-    milestones: tuple = ()  # epochs at which the rate is divided by 10
+    milestones: tuple = ()  # epochs at which the task's and the generator's rates are divided by 10
     precision: str = "fp32"  # fp32; tf32, bf16 or fp16 (with a GradScaler) in the classifier's passes
     # adversarial training of the encoder
     adversary: str = "penalty"  # penalty, clip, or off

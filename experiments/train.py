@@ -49,8 +49,8 @@ class Interrupted(KeyboardInterrupt):
 
 
 def optimiser(parameters, settings, graph=False):
-    """The classifier's. In a CUDA graph its rate is a tensor, since a number would be captured with the rest."""
-    lr = torch.tensor(settings.lr) if graph else settings.lr
+    """The classifier's."""
+    lr = settings.lr
     if settings.optimiser == "sgd":
         return torch.optim.SGD(
             parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
@@ -177,14 +177,20 @@ class Trainer:
             self.sums = {}
             if self.settings.b == "bank":
                 self.scheme.bank = stored(self.model, images, self.settings, self.seed)
-        rate = self.settings.lr * 0.1 ** sum(self.epoch >= at for at in self.settings.milestones)
-        for group in self.task.param_groups:
+        fallen = 0.1 ** sum(self.epoch >= at for at in self.settings.milestones)
+        self._set_rate(self.task, self.settings.lr * fallen)
+        if self.phases.wgan:  # or the task would lose the encoder to the generator; the critic only follows
+            self._set_rate(self.phases.wgan.generator_optimiser, self.phases.wgan.generator_lr * fallen)
+        self.model.train()
+        return parts[self.step :], len(parts)
+
+    def _set_rate(self, optimiser, rate):
+        """In a CUDA graph a rate is a tensor, since a number would be captured with the rest."""
+        for group in optimiser.param_groups:
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(rate)
             else:
-                group["lr"] = rate
-        self.model.train()
-        return parts[self.step :], len(parts)
+                group["lr"] = torch.tensor(rate) if self.how.graph else rate
 
     def batch(self, images, index):
         """One step on the images at `index`; with several processes, on this one's share of them."""

@@ -178,6 +178,24 @@ def test_divergence_stops_before_it_reaches_the_checkpoint(few, tmp_path):
     assert all(t.isfinite().all() for k, t in tensors.items() if k.startswith("model."))
 
 
+@pytest.mark.parametrize("adversary", ["penalty", "clip"])
+def test_at_a_milestone_the_task_and_the_generator_slow_down_together(few, adversary):
+    settings = settings_of(f"adversary={adversary}", "milestones=1,2", "epochs=3")
+    rates = []
+
+    def note(trainer, steps, images):
+        rates.append(tuple(one.param_groups[0]["lr"] for one in trainer.optimisers().values()))
+
+    train.train(build(settings, few, 0), few.defender, settings, 0, lambda *record: None, watch=note)
+    clip = adversary == "clip"
+    critic = settings.clip_critic_lr if clip else settings.critic_lr
+    generator_lr = settings.clip_generator_lr if clip else settings.generator_lr
+    steps = len(rates) // 3
+    for epoch in range(3):
+        expected = (settings.lr * 0.1**epoch, critic, generator_lr * 0.1**epoch)
+        assert rates[epoch * steps : (epoch + 1) * steps] == [pytest.approx(expected)] * steps
+
+
 def test_learns_and_keeps_the_best_epoch(few):
     settings = settings_of("form=original", "epochs=15", "lr=3e-3")
     model, errors = build(settings, few, 0), []
