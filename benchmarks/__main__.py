@@ -36,12 +36,13 @@ OPS = (
     "pack_weights",
     "block",
     "processor",
+    "train_step",
 )
 NAMED = ("conv2d_forms",)  # measured when it is asked for by name: what the choice of a form rests on
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FOREIGN = 0.08  # a row during which others took more of the machine than this is measured again, and marked if need be
 ATTEMPTS, PATIENCE_S = 3, 6.0  # so often, unless a line has taken this long already
-DEFAULT_PASSES = ("forward", "forward+backward")
+DEFAULT_PASSES = ("forward", "forward+backward", "step")
 
 
 def arguments(argv=None):
@@ -182,7 +183,7 @@ class Run:
             else:
                 print(f"  {case.op:24} {case.shape:14} {name}: {reason}")
         _allow_tf32(self.options.tf32)
-        for which in self.options.passes:
+        for which in candidates.passes(case.ours, self.options.passes):
             self.measure(case, which, {n: c for n, c in agreed.items() if which in candidates.passes(c)})
         _allow_tf32(False)
 

@@ -7,7 +7,7 @@ import torch
 
 from . import networks
 from .bench_block import autocast, halved
-from .candidates import Candidate, Case, multiplying
+from .candidates import DEEP, Candidate, Case, multiplying
 from .inputs import Inputs, kernel, named
 
 NAMES = ("processor complex", "processor real")
@@ -39,7 +39,7 @@ def _case(shape, device, dtype, name: str):
 
     def pairs(cast=False):
         pair = tuple(map(halved, z.pair)) if cast else z.pair
-        call = networks.naive(blocks, networks.running(blocks))
+        call = networks.naive(model)
         forward = lambda: call(*pair)  # noqa: E731
         return Candidate(
             autocast(device, forward) if cast else forward, (pair, *leaves), dtype=torch.bfloat16 if cast else None
@@ -72,5 +72,5 @@ def _case(shape, device, dtype, name: str):
         others=others,
         cost=multiplying(networks.complex_macs(blocks, shape), weights),
         jumps=True,
-        deep=True,
+        deep=DEEP,
     )

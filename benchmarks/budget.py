@@ -130,7 +130,7 @@ def processor_steps(depth=56, variant="alpha"):
         y.backward(torch.empty_like(y))
 
     def naive():
-        y = _naive(model.processor)(*parts)
+        y = networks.naive(model.processor)(*parts)
         torch.autograd.backward(y, [torch.empty_like(t) for t in y])
 
     return {"ours": _fresh(model, ours), "naive": _fresh(model, naive)}
@@ -149,15 +149,10 @@ def network_steps(depth=56, variant="alpha"):
         with use_backend("reference"):
             a = model.encode(x)
             z = two_tensor.rotate(a, a.roll(1, 0), theta)
-            y = two_tensor.unrotate(*_naive(model.processor)(*z), theta)
+            y = two_tensor.unrotate(*networks.naive(model.processor)(*z), theta)
             cross_entropy(model.decode(y), labels).backward()
 
     return {"ours": _fresh(model, ours), "naive": _fresh(model, naive)}
-
-
-def _naive(processor):
-    blocks = networks.blocks_of(processor)
-    return networks.naive(blocks, networks.running(blocks))
 
 
 def _meta(depth, variant):

@@ -1,10 +1,12 @@
 """The processor of a ResNet in every form: our modules, and what the others make of the same weights."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as real
 
 import cvkernels.nn as cnn
 from models.resnet import Block, resnet
@@ -54,19 +56,53 @@ def running(blocks: list[Step]) -> list[tuple[Tensor, Tensor]]:
     return [tuple(torch.ones_like(s.weights[0][0][:, 0, 0, 0]).detach() for _ in range(2)) for s in blocks]
 
 
-def naive(blocks: list[Step], powers) -> Callable:
-    """On pairs of real tensors, on ours' own parameters."""
+def naive(module: nn.Module) -> Callable:
+    """What a careful user's two-tensor code makes of a module of ours: (re, im) -> (re, im), on the same parameters."""
+    if isinstance(module, nn.Sequential):
+        stages = [naive(stage) for stage in module]
+        return lambda re, im: functools.reduce(lambda pair, stage: stage(*pair), stages, (re, im))
+    if isinstance(module, Block):
+        first, second, skip = naive(module.first), naive(module.second), module.shortcut
+        return lambda re, im: second(*first(re, im), (skip(re), skip(im)))
+    if isinstance(module, cnn.ComplexConvBatchNormReLU2d):
+        conv, norm = naive(module.conv), module.norm_act
+        return lambda re, im, residual=None: two_tensor.batch_norm_relu(*conv(re, im), norm.running_power, residual)
+    if isinstance(module, cnn.ComplexConv2d):
+        weight, how = tuple(module.parameters()), {"stride": module.stride, "padding": module.padding}
+        return lambda re, im: two_tensor.conv2d(re, im, *weight, **how)
+    if isinstance(module, cnn.ComplexLinear):
+        weight = tuple(module.parameters())
+        return lambda re, im: two_tensor.linear(re, im, *weight)
+    if isinstance(module, cnn.MagnitudeReLU):
+        return lambda re, im: two_tensor.magnitude_relu(re, im, module.c)
+    if isinstance(module, cnn.MagnitudeMaxPool2d):
+        return lambda re, im: two_tensor.magnitude_max_pool2d(re, im, module.kernel_size)
+    if isinstance(module, cnn.ComplexFlatten):
+        return lambda re, im: (re.flatten(1), im.flatten(1))
+    raise TypeError(f"the naive layers have no {type(module).__name__}")
 
-    def forward(re, im):
-        for step, (first, second) in zip(blocks, powers, strict=True):
-            skip = step.block.shortcut(re), step.block.shortcut(im)
-            stride = step.block.stride
-            y = two_tensor.conv2d(re, im, *step.weights[0], stride=stride, padding=1)
-            y = two_tensor.conv2d(*two_tensor.batch_norm_relu(*y, first), *step.weights[1], padding=1)
-            re, im = two_tensor.batch_norm_relu(*y, second, skip)
-        return re, im
 
-    return forward
+class BatchNormReLU(nn.Module):
+    """Batch norm, addition and ReLU as torch has them, one after the other."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x, residual=None):
+        y = self.norm(x)
+        return real.relu(y if residual is None else y + residual)
+
+
+def unfused(module: nn.Module) -> nn.Module:
+    """A real network, its fused norms in torch's own layers; changed in place, its norms fresh."""
+    for name, child in module.named_children():
+        if isinstance(child, cnn.BatchNormReLU2d):
+            where = {"device": child.weight.device, "dtype": child.weight.dtype}
+            setattr(module, name, BatchNormReLU(child.num_features).to(**where).train(child.training))
+        else:
+            unfused(child)
+    return module
 
 
 def by_complex(blocks: list[Step], powers) -> tuple[Callable, list[Tensor]]:

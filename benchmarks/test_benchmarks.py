@@ -18,6 +18,7 @@ pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installe
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BESIDE = ("naive", "complex", "real")
 NO_REAL = ("rotate", "unrotate")  # the plain network has nothing in their place
+NO_COMPLEX = ("train",)
 
 
 def rooms():
@@ -26,13 +27,17 @@ def rooms():
         for name in module.NAMES:
             for shape in module.SHAPES[:2]:
                 for candidate in ("ours", *BESIDE):
-                    if candidate != "real" or not name.startswith(NO_REAL):
-                        label = f"{name}-{named(shape)}-{candidate}".replace(" ", "-")
-                        yield pytest.param(module, name, shape, candidate, id=label)
+                    without = NO_REAL if candidate == "real" else NO_COMPLEX if candidate == "complex" else ()
+                    for which in () if name.startswith(without) else passes(name):
+                        label = f"{name}-{named(shape)}-{candidate}-{which}".replace(" ", "-")
+                        yield pytest.param(module, name, shape, candidate, which, id=label)
 
 
-@pytest.mark.parametrize("which", DEFAULT_PASSES)
-@pytest.mark.parametrize(("module", "name", "shape", "candidate"), list(rooms()))
+def passes(name):
+    return [which for which in DEFAULT_PASSES if (which == "step") == name.startswith("train ")]
+
+
+@pytest.mark.parametrize(("module", "name", "shape", "candidate", "which"), list(rooms()))
 def test_speed(module, name, shape, candidate, which, benchmark):
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     (case,) = (case for case in module.cases(shape, DEVICE, torch.float32) if case.op == name)

@@ -9,7 +9,7 @@ import torch
 
 import cvkernels.functional
 from benchmarks import __main__ as cli
-from benchmarks import candidates, peers, timing
+from benchmarks import candidates, networks, peers, timing
 from benchmarks.inputs import Inputs
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ def cases(op, dtype=torch.float64):
 
 
 def test_every_operation_has_a_benchmark():
-    assert set(cvkernels.functional.__all__) - BESIDE | {"block", "processor"} == set(cli.OPS)
+    assert set(cvkernels.functional.__all__) - BESIDE | {"block", "processor", "train_step"} == set(cli.OPS)
 
 
 @pytest.mark.parametrize("op", cli.OPS)
@@ -104,7 +104,7 @@ def test_a_running_power_that_does_not_move_is_refused():
     assert "state" in candidates.difference(replace(case, ours=ours))
 
 
-@pytest.mark.parametrize("op", ["block", "processor"])
+@pytest.mark.parametrize("op", ["block", "processor", "train_step"])
 @pytest.mark.parametrize("half", ["ours bfloat16", "naive bfloat16"])
 def test_what_is_wrong_is_refused_in_half_precision_and_through_many_layers_too(op, half):
     case = cases(op, torch.float32)[0]
@@ -157,7 +157,7 @@ def test_a_rival_that_fails_is_left_out(monkeypatch, capsys):
     assert "complex: left out: NotImplementedError: no such kernel\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("which", candidates.PASSES)
+@pytest.mark.parametrize("which", candidates.PASSES[:3])
 def test_steps_do_what_they_say(which):
     (case,) = cases("magnitude_relu", torch.float32)
     grad = candidates.gradient(case)
@@ -167,9 +167,27 @@ def test_steps_do_what_they_say(which):
         assert not any(t.requires_grad for t in result)
 
 
+def test_a_training_step_is_all_that_a_network_is_measured_by():
+    case = cases("train_step", torch.float32)[2]
+    for name, candidate in case.candidates(BASELINES).items():
+        assert candidates.passes(candidate, cli.DEFAULT_PASSES) == ["step"], name
+        leaves = candidates.flat(candidate.leaves)
+        before = [leaf.detach().clone() for leaf in leaves]
+        first, second = (candidates.step(candidate, "step", None)() for _ in range(2))
+        assert not first.requires_grad and first > 1
+        assert all(leaf.grad.any() for leaf in leaves), name
+        # at a rate of 0: every sample costs what the first did
+        assert torch.equal(first, second) and all(map(torch.equal, leaves, before)), name
+
+
+def test_naive_layers_refuse_what_they_do_not_know():
+    with pytest.raises(TypeError, match="Dropout"):
+        networks.naive(torch.nn.Sequential(torch.nn.Dropout()))
+
+
 def test_what_a_pass_needs():
     cost = candidates.multiplying(10, "complex")
-    assert [cost.of(which) for which in candidates.PASSES] == [80, 160, 240]
+    assert [cost.of(which) for which in candidates.PASSES] == [80, 160, 240, 240]
     assert candidates.multiplying(10, "real").forward == 40
     z = torch.zeros(4, 2, 8, 6, 6)
     assert candidates.streaming(z, 2, 3).of("forward+backward") == 5 * z.nbytes
