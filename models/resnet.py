@@ -11,10 +11,10 @@ zeros on both sides (option A), which has no parameters and turns with its input
 """
 
 from torch import nn
-from torch.nn.functional import pad
 
 from models.forms import assemble
 from models.layers import REAL
+from models.shortcut import narrower_wider
 
 DEPTHS = (20, 32, 44, 56, 110)
 VARIANTS = ("alpha", "beta")
@@ -70,7 +70,4 @@ class Block(nn.Module):
 
     def shortcut(self, x):
         """The input, or every second position of it between channels of zeros; the channel is third from last."""
-        if self.stride == 1:
-            return x
-        before = self.added // 2
-        return pad(x[..., :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.added - before))
+        return x if self.stride == 1 else narrower_wider(x, self.stride, self.added)
