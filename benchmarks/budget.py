@@ -94,7 +94,7 @@ def _cost(func, name, given, out):
         kernels, twice = OURS[name]  # a KeyError: say there what the operator launches
         if kernels > 1 and not given["training"]:
             raise NotImplementedError(f"{name} is counted in training only")
-    overwritten = {"self"} if name in ("copy_", "fill_", "zero_") else set()
+    overwritten = {"self"} if name in ("copy_", "fill_", "zero_", "new_zeros") else set()  # not read
     read = sum(_bytes(v) * (2 if k in twice else 1) for k, v in given.items() if k not in overwritten)
     changed = [given[a.name] for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
     fresh = [] if func._schema.name.endswith("_") else out  # in place: what comes out is what was changed

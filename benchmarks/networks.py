@@ -56,14 +56,22 @@ def running(blocks: list[Step]) -> list[tuple[Tensor, Tensor]]:
     return [tuple(torch.ones_like(s.weights[0][0][:, 0, 0, 0]).detach() for _ in range(2)) for s in blocks]
 
 
+def shortcut(block: Block, x: Tensor) -> Tensor:
+    """A block's shortcut as torch has it: a slice between zeros."""
+    if block.stride == 1:
+        return x
+    before = block.added // 2
+    return real.pad(x[..., :: block.stride, :: block.stride], (0, 0, 0, 0, before, block.added - before))
+
+
 def naive(module: nn.Module) -> Callable:
     """What a careful user's two-tensor code makes of a module of ours: (re, im) -> (re, im), on the same parameters."""
     if isinstance(module, nn.Sequential):
         stages = [naive(stage) for stage in module]
         return lambda re, im: functools.reduce(lambda pair, stage: stage(*pair), stages, (re, im))
     if isinstance(module, Block):
-        first, second, skip = naive(module.first), naive(module.second), module.shortcut
-        return lambda re, im: second(*first(re, im), (skip(re), skip(im)))
+        first, second = naive(module.first), naive(module.second)
+        return lambda re, im: second(*first(re, im), (shortcut(module, re), shortcut(module, im)))
     if isinstance(module, cnn.ComplexConvBatchNormReLU2d):
         conv, norm = naive(module.conv), module.norm_act
         return lambda re, im, residual=None: two_tensor.batch_norm_relu(*conv(re, im), norm.running_power, residual)
@@ -111,7 +119,7 @@ def by_complex(blocks: list[Step], powers) -> tuple[Callable, list[Tensor]]:
 
     def forward(z):
         for step, (one, two), (first, second) in zip(blocks, own, powers, strict=True):
-            skip = step.block.shortcut(z)
+            skip = shortcut(step.block, z)
             y = native.batch_norm_relu(native.conv2d(z, one, stride=step.block.stride, padding=1), first)
             z = native.batch_norm_relu(native.conv2d(y, two, padding=1), second, skip)
         return z

@@ -59,9 +59,10 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
 
   // What a convolution through torch reads: planes with the channel as their fastest axis, [P, N, C, H, W] with the
   // strides of [P, N, H, W, C]. form 0: (re, im); 1: (re, im, re + im); 2: (re - im, -re - im, im); 3: both parts in
-  // one, [1, N, 2C, H, W]. z is contiguous or channels-last. Backward: the transpose of that map, from the gradients of
-  // the planes, each [N, C, H, W] channels-last, to a feature in either layout; 2's is the last step of a Gauss
-  // product.
+  // one, [1, N, 2C, H, W]; 4 (its own transpose): one, [1, 2N, C, H, W], the
+  // parts of a sample in turns. z is contiguous or channels-last. Backward: the transpose of that map, from the
+  // gradients of the planes, each [N, C, H, W] channels-last, to a feature in either layout; 2's is the last step of a
+  // Gauss product.
   m.def("conv_planes_forward(Tensor z, int form) -> Tensor");
   m.def("conv_planes_backward(Tensor[] grads, int form, bool channels_last) -> Tensor");
 

@@ -58,9 +58,18 @@ def is_interleaved(z: Tensor) -> bool:
     return not z.is_contiguous() and z.movedim(1, -1).is_contiguous()
 
 
-def dense(z: Tensor) -> Tensor:
-    """``z``, or a contiguous copy where it is in none of the three layouts; differentiable."""
-    return z if z.is_contiguous() or is_channels_last(z) or is_interleaved(z) else z.contiguous()
+def is_planes_last(z: Tensor) -> bool:
+    """Planar ``[N, 2, C, H, W]`` dense with the strides of ``[N, 2, H, W, C]``, and not contiguous as well: what passes
+    between a convolution with real weights and the norm after it on a CPU; as ``[2N, C, H, W]`` it is channels-last.
+    """
+    return z.ndim == 5 and not z.is_contiguous() and z.movedim(2, -1).is_contiguous()
+
+
+def dense(z: Tensor, planes_last: bool = False) -> Tensor:
+    """``z``, or a contiguous copy where it is in none of the three layouts (of four, with ``planes_last``);
+    differentiable."""
+    known = z.is_contiguous() or is_channels_last(z) or is_interleaved(z) or planes_last and is_planes_last(z)
+    return z if known else z.contiguous()
 
 
 def like(grad: Tensor, z: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-// A planar feature [N, 2, C, *] in memory: which of the three dense layouts it has, and its strides in elements.
+// A planar feature [N, 2, C, *] in memory: which dense layout it has, and its strides in elements.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -12,7 +12,9 @@ namespace cvk {
 
 using torch::stable::Tensor;
 
-enum class Layout { contiguous, channels_last, interleaved };
+// planes_last, strides of [N, 2, *, C], is what passes between a convolution with real weights and the norm after it on
+// a CPU: as [2N, C, *] it is channels-last. Only kernels that ask for it are given it.
+enum class Layout { contiguous, channels_last, interleaved, planes_last };
 
 struct Planar {
   Layout layout;
@@ -33,22 +35,24 @@ inline bool dense_in_order(const Tensor& t, const std::vector<int64_t>& order) {
   return true;
 }
 
-inline Planar planar(const Tensor& t, const char* name) {
+inline Planar planar(const Tensor& t, const char* name, bool planes_last = false) {
   const int64_t dims = t.dim();
   STD_TORCH_CHECK(dims >= 3 && t.size(1) == 2, name, " must be planar [N, 2, C, *]");
   Planar v{};
   v.n = t.size(0);
   v.c = t.size(2);
   v.s = 1;
-  std::vector<int64_t> plain{0, 1, 2}, last{0}, pairs{0, 2};
+  std::vector<int64_t> plain{0, 1, 2}, last{0}, pairs{0, 2}, planes{0, 1};
   for (int64_t d = 3; d < dims; ++d) {
     v.s *= t.size(d);
     plain.push_back(d);
     last.push_back(d);
     pairs.push_back(d);
+    planes.push_back(d);
   }
   last.insert(last.end(), {1, 2});
   pairs.push_back(1);
+  planes.push_back(2);
   v.sample = 2 * v.c * v.s;
   if (t.numel() == 0 || dense_in_order(t, plain)) {
     v.layout = Layout::contiguous;
@@ -56,6 +60,9 @@ inline Planar planar(const Tensor& t, const char* name) {
   } else if (dense_in_order(t, last)) {
     v.layout = Layout::channels_last;
     v.part = v.c, v.channel = 1, v.position = 2 * v.c;
+  } else if (planes_last && dense_in_order(t, planes)) {
+    v.layout = Layout::planes_last;
+    v.part = v.c * v.s, v.channel = 1, v.position = v.c;
   } else {
     STD_TORCH_CHECK(dense_in_order(t, pairs), name, " must be dense: contiguous, channels-last or interleaved");
     v.layout = Layout::interleaved;
@@ -66,7 +73,7 @@ inline Planar planar(const Tensor& t, const char* name) {
 
 // Two features read together: one shape, one layout, one dtype.
 inline void check_alike(const Tensor& x, const Planar& z, const Tensor& like, const char* name) {
-  const Planar v = planar(x, name);
+  const Planar v = planar(x, name, z.layout == Layout::planes_last);
   STD_TORCH_CHECK(v.n == z.n && v.c == z.c && v.s == z.s && (v.layout == z.layout || x.numel() == 0 || v.sample == 2),
                   name, " must have the shape and the layout of the feature it is read with");
   STD_TORCH_CHECK(x.scalar_type() == like.scalar_type(), name, " must have the dtype of the feature it is read with");

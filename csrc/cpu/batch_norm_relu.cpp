@@ -132,7 +132,7 @@ CVK_CLONES void combine_lines(W, Residual, Kept, Read<T> from, T* out, T* gate, 
 std::tuple<Tensor, Tensor> forward(Tensor z, std::optional<Tensor> running_power, std::optional<Tensor> weight,
                                    std::optional<Tensor> residual, std::optional<Tensor> batches, bool training,
                                    double momentum, double eps, double c) {
-  const Planar v = planar(z, "z");
+  const Planar v = planar(z, "z", true);
   const Running running{running_power, batches, training, momentum};
   check_norm(z, v, running, weight);
   if (residual) check_alike(*residual, v, z, "residual");
@@ -156,7 +156,7 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::optional<Tensor> running_power
 std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, std::optional<Tensor> z,
                                             std::optional<Tensor> weight, std::optional<Tensor> residual, Tensor rstd,
                                             bool training, double c) {
-  const Planar v = planar(out, "out");
+  const Planar v = planar(out, "out", true);
   check_alike(grad, v, out, "grad");
   if (z) check_alike(*z, v, out, "z");
   if (residual) check_alike(*residual, v, out, "residual");

@@ -119,20 +119,30 @@ void for_planes(const Planar& v, bool back, const F& f) {
   });
 }
 
+// The pieces whose rows of channels lie at one distance: the whole feature, or each sample's first part (the other part
+// stands v.part behind it).
+inline int64_t row_pieces(const Planar& v) { return v.layout == Layout::planes_last ? v.n : 1; }
+
+inline int64_t row_blocks(const Planar& v) {
+  const int64_t pieces = row_pieces(v), rows = v.n * v.s / std::max<int64_t>(1, pieces);
+  return pieces * ((rows + ROW_BLOCK - 1) / ROW_BLOCK);
+}
+
 // Channels-last: f(block, lines), the lines the rows of channels of some positions.
 template <class F>
 void for_row_blocks(const Planar& v, const F& f) {
-  const int64_t rows = v.n * v.s, blocks = (rows + ROW_BLOCK - 1) / ROW_BLOCK;
+  const int64_t pieces = row_pieces(v), blocks = row_blocks(v);
+  if (blocks == 0) return;
+  const int64_t rows = v.n * v.s / pieces, each = blocks / pieces;
   const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, ROW_BLOCK * v.c));
   torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      const int64_t first = b * ROW_BLOCK;
-      f(b, Lines{first * v.position, std::min(ROW_BLOCK, rows - first), v.position, v.c, 0});
+      const int64_t first = b % each * ROW_BLOCK;
+      const int64_t at = b / each * v.sample + first * v.position;
+      f(b, Lines{at, std::min(ROW_BLOCK, rows - first), v.position, v.c, 0});
     }
   });
 }
-
-inline int64_t row_blocks(const Planar& v) { return (v.n * v.s + ROW_BLOCK - 1) / ROW_BLOCK; }
 
 // [*][C] partial sums of a reduction, added up in their order whatever the threads.
 template <class T>

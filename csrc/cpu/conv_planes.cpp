@@ -25,7 +25,11 @@ constexpr int64_t SPAN = 64;  // positions of a task: with 256 channels its rows
 
 constexpr int64_t TILE = 16;  // positions of one round: a line of the cache of float32, used up before it is lost
 
-enum Form : int64_t { PARTS = 0, SUM = 1, DIFFERENCE = 2, BLOCK = 3 };
+// TURNS: one plane [2N, C, H, W], the parts of a sample one behind the other.
+enum Form : int64_t { PARTS = 0, SUM = 1, DIFFERENCE = 2, BLOCK = 3, TURNS = 4 };
+
+// Whether a form moves the parts and computes nothing.
+constexpr bool moves(int64_t form) { return form == PARTS || form == BLOCK || form == TURNS; }
 
 // A row of C channels of each plane at one position; the same row of the next position is `step` further. BLOCK: the
 // two parts are neighbours in one row.
@@ -46,7 +50,7 @@ CVK_INLINE void split_row(const T* re, const T* im, const Rows<T>& to, int64_t c
   T *p = to.first[0], *q = to.first[1], *r = to.first[2];
   CVK_SIMD
   for (int64_t i = 0; i < count; ++i) {
-    if constexpr (FORM == PARTS || FORM == BLOCK) {
+    if constexpr (moves(FORM)) {
       p[i] = re[i], q[i] = im[i];
     } else {
       const W x = static_cast<W>(re[i]), y = static_cast<W>(im[i]);
@@ -63,7 +67,7 @@ CVK_INLINE void join_row(const Rows<const T>& in, T* re, T* im, int64_t count) {
   const T *a = in.first[0], *b = in.first[1], *c = in.first[2];
   CVK_SIMD
   for (int64_t i = 0; i < count; ++i) {
-    if constexpr (FORM == PARTS || FORM == BLOCK) {
+    if constexpr (moves(FORM)) {
       re[i] = a[i], im[i] = b[i];
     } else {
       const W p = static_cast<W>(a[i]), q = static_cast<W>(b[i]), r = static_cast<W>(c[i]);
@@ -75,7 +79,7 @@ CVK_INLINE void join_row(const Rows<const T>& in, T* re, T* im, int64_t count) {
 
 // Whether this form of this type is moved in vectors of LanesOf: sums of half precision go through float32.
 template <class T, int64_t FORM>
-constexpr bool in_lanes = LanesOf<sizeof(T)>::count > 1 && (sizeof(T) > 2 || FORM == PARTS || FORM == BLOCK);
+constexpr bool in_lanes = LanesOf<sizeof(T)>::count > 1 && (sizeof(T) > 2 || moves(FORM));
 
 // A square of channels and positions, from rows of positions to rows of channels.
 template <class T, int64_t FORM>
@@ -87,7 +91,7 @@ CVK_INLINE void split_square(const T* re, const T* im, const Rows<T>& to, int64_
   turn_over<L>(y);
   for (int k = 0; k < L::count; ++k) {
     const int64_t at = k * to.step;
-    if constexpr (FORM == PARTS || FORM == BLOCK) {
+    if constexpr (moves(FORM)) {
       store<L>(to.first[0] + at, x[k]);
       store<L>(to.first[1] + at, y[k]);
     } else {
@@ -105,7 +109,7 @@ CVK_INLINE void join_square(const Rows<const T>& from, T* re, T* im, int64_t pos
   for (int k = 0; k < L::count; ++k) {
     const int64_t at = k * from.step;
     const auto p = load<L>(from.first[0] + at), q = load<L>(from.first[1] + at);
-    if constexpr (FORM == PARTS || FORM == BLOCK) {
+    if constexpr (moves(FORM)) {
       x[k] = p, y[k] = q;
     } else {
       const auto r = load<L>(from.first[2] + at);
@@ -227,12 +231,14 @@ void with_form(int64_t form, F f) {
       return f(std::integral_constant<int64_t, DIFFERENCE>{});
     case BLOCK:
       return f(std::integral_constant<int64_t, BLOCK>{});
+    case TURNS:
+      return f(std::integral_constant<int64_t, TURNS>{});
     default:
-      STD_TORCH_CHECK(false, "form must be 0 to 3");
+      STD_TORCH_CHECK(false, "form must be 0 to 4");
   }
 }
 
-int64_t planes_of(int64_t form) { return form == BLOCK ? 1 : form == PARTS ? 2 : 3; }
+int64_t planes_of(int64_t form) { return form == BLOCK || form == TURNS ? 1 : form == PARTS ? 2 : 3; }
 
 // f(sample, first position, one past the last): SPAN positions a task, over threads
 template <class F>
@@ -252,15 +258,16 @@ Tensor forward(Tensor z, int64_t form) {
   const Planar v = planar(z, "z");
   STD_TORCH_CHECK(z.dim() == 5 && v.layout != Layout::interleaved, "z must be [N, 2, C, H, W], not interleaved");
   const int64_t count = planes_of(form), h = z.size(3), w = z.size(4), row = form == BLOCK ? 2 * v.c : v.c;
-  const Tensor out = strided_like(z, {count, v.n, row, h, w}, {v.n * v.s * row, v.s * row, 1, w * row, row});
+  const int64_t samples = form == TURNS ? 2 * v.n : v.n;
+  const Tensor out = strided_like(z, {count, samples, row, h, w}, {samples * v.s * row, v.s * row, 1, w * row, row});
   with_stored(z.scalar_type(), NAME, [&](auto zero) {
     using T = decltype(zero);
     with_form(form, [&](auto known) {
       const T* from = data<T>(z);
       T* to = data<T>(out);
-      const int64_t plane = form == BLOCK ? v.c : v.n * v.s * v.c;
+      const int64_t plane = form == BLOCK ? v.c : form == TURNS ? v.s * v.c : v.n * v.s * v.c;
       for_spans(v.n, v.c, v.s, [&](int64_t n, int64_t begin, int64_t end) {
-        T* first = to + n * v.s * row;
+        T* first = to + (form == TURNS ? 2 * n : n) * v.s * row;
         const Rows<T> rows{{first, first + plane, count == 3 ? first + 2 * plane : first}, row};
         const T* sample = from + n * v.sample;
         if (v.layout == Layout::channels_last) {
@@ -288,8 +295,10 @@ Tensor joined(const std::vector<Tensor>& planes, int64_t form, bool channels_las
     STD_TORCH_CHECK(alike && (p.numel() == 0 || dense_in_order(p, {0, 2, 3, 1})),
                     "planes must be [N, C, H, W] channels-last, of one shape and dtype");
   }
-  const int64_t n = planes[0].size(0), row = planes[0].size(1), h = planes[0].size(2), w = planes[0].size(3);
+  const int64_t n = planes[0].size(0) / (form == TURNS ? 2 : 1), row = planes[0].size(1);
+  const int64_t h = planes[0].size(2), w = planes[0].size(3);
   STD_TORCH_CHECK(form != BLOCK || row % 2 == 0, "a plane of both parts must have an even number of channels");
+  STD_TORCH_CHECK(form != TURNS || planes[0].size(0) % 2 == 0, "a plane of parts in turns must have an even number");
   const int64_t c = form == BLOCK ? row / 2 : row, s = h * w;
   const std::vector<int64_t> sizes{n, 2, c, h, w};
   const Tensor out = channels_last ? strided_like(planes[0], sizes, {2 * c * s, c, 1, 2 * c * w, 2 * c})
@@ -311,7 +320,8 @@ Tensor joined(const std::vector<Tensor>& planes, int64_t form, bool channels_las
         Rows<const T> rows{{}, row};
         for (int64_t p = 0; p < 3; ++p) {
           const size_t given = std::min(planes.size() - 1, static_cast<size_t>(p));
-          rows.first[p] = data<const T>(planes[given]) + sample * s * row + (form == BLOCK && p == 1 ? c : 0);
+          const int64_t place = form == TURNS ? (2 * sample + (p == 1)) * s * row : sample * s * row;
+          rows.first[p] = data<const T>(planes[given]) + place + (form == BLOCK && p == 1 ? c : 0);
         }
         T* re = to + sample * 2 * c * s;
         if (channels_last) {

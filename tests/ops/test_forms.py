@@ -1,5 +1,7 @@
 """Every form of a complex convolution and linear map is the same operation: values, gradients, second derivatives."""
 
+import copy
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ import cvkernels.nn as cnn
 from cvkernels import to_channels_last, use_backend, use_conv_form
 from cvkernels.backend import FLOATS
 from cvkernels.ops.common.forms import NAMES
+from cvkernels.planar import is_planes_last
 from tests.close import assert_close
 
 from .suite import Recorder
@@ -109,7 +112,7 @@ def test_unknown_form():
         pass
 
 
-@pytest.mark.parametrize("form", range(4))
+@pytest.mark.parametrize("form", range(5))
 @pytest.mark.parametrize("size", [(2, 3, 5, 7), (1, 16, 4, 4), (3, 9, 8, 17), (2, 20, 6, 6)], ids=str)
 def test_planes_and_their_transpose(form, size):
     """The kernel against the map written out, in every dtype and both layouts: <P z, m> = <z, P^T m>."""
@@ -118,10 +121,12 @@ def test_planes_and_their_transpose(form, size):
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         z = torch.randn(size[0], 2, *size[1:], dtype=torch.float64).to(dtype)
         re, im = z.double().unbind(1)
-        rows = [(re, im), (re, im, re + im), (re - im, -re - im, im), (torch.cat((re, im), 1),)][form]
+        one = [(torch.cat((re, im), 1),), (torch.stack((re, im), 1).flatten(0, 1),)]
+        rows = [(re, im), (re, im, re + im), (re - im, -re - im, im), *one][form]
         planes = torch.stack(rows)
         other = [torch.randn(p.shape, dtype=torch.float64).to(dtype) for p in rows]
-        p, q, *r = (o.double() for o in (other if form < 3 else other[0].chunk(2, 1)))
+        parts = other if form < 3 else other[0].chunk(2, 1) if form == 3 else (other[0][::2], other[0][1::2])
+        p, q, *r = (o.double() for o in parts)
         if form == 1:
             p, q = p + r[0], q + r[0]
         elif form == 2:
@@ -136,6 +141,46 @@ def test_planes_and_their_transpose(form, size):
             assert_close(got, torch.stack((p, q), 1), dtype)
             torch.library.opcheck(torch.ops.cvkernels.conv_planes_forward.default, (given, form))
             torch.library.opcheck(torch.ops.cvkernels.conv_planes_backward.default, (ready, form, last))
+
+
+@pytest.mark.parametrize("size", [(3, 16, 5, 7), (2, 32, 8, 9)], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_real_weights_leave_their_planes_to_the_norm_and_to_the_next_layer(kernel, size, layout):
+    """Two layers and a shortcut in training (in bfloat16 one, since roundings add up): no plane is moved between them,
+    values and gradients are the reference's."""
+    n, channels, h, w = size
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        held = torch.float64 if dtype == torch.float64 else torch.float32
+        layers = [
+            cnn.ComplexConvBatchNormReLU2d(
+                channels, channels, 3, padding=1, weights="real", affine=dtype in FLOATS, dtype=held
+            )
+            for _ in range(2)
+        ]
+        z = LAYOUTS[layout](torch.randn(n, 2, channels, h, w, dtype=torch.float64).to(dtype)).requires_grad_()
+        leaves = [z, *(p for layer in layers[: 2 if dtype in FLOATS else 1] for p in layer.parameters())]
+
+        grad = torch.randn(n, 2, channels, h, w, dtype=torch.float64).to(dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype not in FLOATS), Recorder() as seen:
+            between = layers[0](z)
+            out = layers[1](between, between) if dtype in FLOATS else between
+        assert is_planes_last(between) and is_planes_last(out)
+        moved = [op.name() for op, _, _ in seen.calls if "conv_planes" in op.name()]
+        assert moved == ["cvkernels::conv_planes_forward"]  # what came in, once
+        found = torch.autograd.grad(out, leaves, grad)
+        assert found[0].stride() == z.stride()
+        # whatever comes next takes it too
+        for after in (F.magnitude_relu, lambda y: F.magnitude_max_pool2d(y, 2), F.magnitude_power):
+            assert_close(after(out.detach()), after(out.detach().contiguous()))
+        exact = [copy.deepcopy(layer).double() for layer in layers[: 2 if dtype in FLOATS else 1]]
+        leaf = z.detach().double().requires_grad_()
+        with use_backend("reference"):
+            want = exact[0](leaf)
+            want = exact[1](want, want) if dtype in FLOATS else want
+            leaves = [leaf, *(p for layer in exact for p in layer.parameters())]
+            wanted = torch.autograd.grad(want, leaves, grad.double())
+        for i, (got, right) in enumerate(zip((out, *found), (want, *wanted), strict=True)):
+            assert_close(got, right, got.dtype, kind="network", name=f"tensor {i}", computed_in=dtype)
 
 
 RELU_SIZES = {"odd": (3, 5, 3, 7, 6), "vectors": (2, 16, 32, 8, 8)}  # N, C, O, H, W

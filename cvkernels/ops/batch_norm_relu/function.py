@@ -60,7 +60,7 @@ def batch_norm_relu(
     chosen = backend.choose(OP, z)
     if chosen == "reference" or not readable(weight, z):
         return leave(reference(z, running_power, weight, residual, *settings), was_complex)
-    z = dense(z)
+    z = dense(z, planes_last=chosen == "cpu")
     if residual is not None:
         residual = residual if residual.stride() == z.stride() else _as(residual, z)
     # outside the Function for its write to the running power: see magnitude_batch_norm

@@ -5,23 +5,21 @@ from torch import Tensor
 from torch.nn import functional as real
 
 from ... import backend, check
-from ...planar import enter, is_channels_last, laid_out, leave
+from ...planar import enter, is_channels_last, is_planes_last, laid_out, leave
 from ..common import forms
 from ..common.autocast import active, lowered
 from ..common.autograd import applied, mapped, tracked
 from ..common.weight import Packed, parts
 from . import implicit
-from .planes import RELU
+from .planes import PLANES, RELU
 from .reference import conv2d as reference
-from .through_torch import COMPLEX, ENDS, PACKED, REAL, Geometry, gradients, run, run_relu
+from .through_torch import ENDS, FORMS, Geometry, gradients, run, run_relu
 
 OP = backend.op(
     "conv2d",
     triton=backend.TRITON,
     otherwise="torch",
 )
-
-FORMS = {**COMPLEX, "packed": PACKED, "real": REAL}
 
 
 def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) -> Tensor:
@@ -48,12 +46,13 @@ def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) 
 
 def conv2d_with_power(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1):
     """`conv2d`, and the sums of its power per channel ``[O]``, float32, which a norm after it needs in training, where
-    a kernel of our own has them at hand; else None.
+    a kernel of our own has them at hand; else None. With real weights that are convolved channels-last inside, the
+    result stays as the convolution leaves it (`planar.is_planes_last`), which the next one then reads as it is.
     """
     z, a, b, was_complex, _, how = entered = _entered(z, weight, stride, padding, dilation, groups)
     own = _own(entered)
     if own is None:
-        return _convolved(entered, weight), None
+        return _convolved(entered, weight, planes=True), None
     y, sums = implicit.conv2d(z, a, b, how.stride, how.padding, how.dilation, own, power=True)
     return leave(y, was_complex), sums
 
@@ -81,16 +80,16 @@ def conv2d_norm_relu(z: Tensor, weight, scale, residual, c: float, stride=1, pad
     residual = None if residual is None else residual.to(z.dtype)
     scale = scale.to(torch.promote_types(z.dtype, torch.float32)).contiguous()
     with torch.autocast(z.device.type, enabled=False):
-        return leave(run_relu(name, z, a, b, how, outside, scale, residual, float(c)), was_complex), True
+        return leave(run_relu(name, z, a, b, how, bool(outside), scale, residual, float(c)), was_complex), True
 
 
-def _convolved(entered, weight) -> Tensor:
-    """`conv2d` of arguments that have been checked."""
+def _convolved(entered, weight, planes: bool = False) -> Tensor:
+    """`conv2d` of arguments that have been checked; ``planes``: in any layout."""
     z, a, b, was_complex, lower, how = entered
     if not lower:
-        return leave(_conv2d(z, a, b, _block(weight), how), was_complex)
+        return leave(_conv2d(z, a, b, _block(weight), how, planes), was_complex)
     with torch.autocast(z.device.type, enabled=False):  # dtypes are settled here, in the backward as well
-        return leave(_conv2d(z, a, b, _block(weight), how), was_complex)
+        return leave(_conv2d(z, a, b, _block(weight), how, planes), was_complex)
 
 
 def _block(weight) -> Tensor | None:
@@ -121,7 +120,7 @@ def _entered(z, weight, stride, padding, dilation, groups):
     return lowered(z, was_complex) if lower else z, a, b, was_complex, lower, how
 
 
-def _conv2d(z, a, b, block, how: Geometry) -> Tensor:
+def _conv2d(z, a, b, block, how: Geometry, planes: bool = False) -> Tensor:
     if backend.forced() == "reference":
         return reference(z, a, b, *how)
     if b is not None and how.groups > 1:
@@ -130,26 +129,27 @@ def _conv2d(z, a, b, block, how: Geometry) -> Tensor:
     if own != "reference" and how.groups == 1:
         return implicit.conv2d(z, a, b, how.stride, how.padding, how.dilation, own)
     name, a, b, inside, outside = _form(z, a, b, block)
+    result = PLANES if name == "real" and inside and planes else outside
     if tracked(z, a, b) or mapped():
-        return applied(_Conv2d)(z, a, b, how, name, inside, outside)
-    return run(FORMS[name], z, a, b, how, inside, outside)
+        return applied(_Conv2d)(z, a, b, how, name, inside, outside, result)
+    return run(FORMS[name], z, a, b, how, inside, result)
 
 
 def _form(z, a, b, block):
-    """The name of the form and its weights; whether it is channels-last inside, and outside."""
+    """The name of the form and its weights; whether it is channels-last inside; the layout of ``z``."""
     name, _, last = forms.chosen(z, a, b is not None).partition("-")
     outside = is_channels_last(z)
     if b is None:
-        name = "real"
+        name, outside = "real", PLANES if is_planes_last(z) else outside
     elif name == "block" and block is not None and block.dtype == z.dtype:
         name, a, b = "packed", block, None
-    return name, a, b, outside or bool(last), outside
+    return name, a, b, bool(outside or last), outside
 
 
 class _Conv2d(torch.autograd.Function):
     @staticmethod
-    def forward(z, a, b, how, name, inside, outside):
-        return run(FORMS[name], z, a, b, how, inside, outside)
+    def forward(z, a, b, how, name, inside, outside, result):
+        return run(FORMS[name], z, a, b, how, inside, result)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -159,10 +159,10 @@ class _Conv2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         z, a, b = ctx.saved_tensors
-        how, name, inside, outside = ctx.settings
+        how, name, inside, outside, _ = ctx.settings
         if torch.is_grad_enabled():  # a double backward: in steps that torch differentiates
             name, inside, outside = name if b is None else "block", False, False
-        return *gradients(FORMS[name], z, a, b, grad, how, ctx.needs_input_grad, inside, outside), *(None,) * 4
+        return *gradients(FORMS[name], z, a, b, grad, how, ctx.needs_input_grad, inside, outside), *(None,) * 5
 
     @staticmethod
     def vmap(info, in_dims, z, a, b, *settings):

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ... import backend
-from ...planar import is_channels_last
+from ...planar import is_channels_last, is_planes_last
 
-PARTS, SUM, DIFFERENCE, BLOCK = range(4)  # as csrc/ops.cpp has them
+PARTS, SUM, DIFFERENCE, BLOCK, TURNS = range(5)  # as csrc/ops.cpp has them
+PLANES = "planes"  # a feature's layout beside contiguous (False) and channels-last (True): `planar.is_planes_last`
 
 STORED = (*backend.FLOATS, torch.bfloat16, torch.float16)
 OP = backend.op("conv_planes", cpu=STORED)
@@ -32,11 +33,19 @@ def split(z: Tensor, form: int, last: bool) -> list[Tensor]:
     return [dense(p, last) for p in ((re, im, re + im) if form == SUM else (re - im, -re - im, im))]
 
 
-def stacked(z: Tensor) -> Tensor:
-    """``[2N, C, H, W]`` channels-last: the real parts of all samples, then the imaginary ones."""
-    if _has_kernel(z):
-        return torch.ops.cvkernels.conv_planes_forward.default(_read_in_place(z), PARTS).flatten(0, 1)
-    return torch.cat(split(z, PARTS, True))
+def turns(z: Tensor, last: bool) -> Tensor:
+    """``[2N, C, H, W]``: of each sample the real part, then the imaginary one; channels-last with ``last``."""
+    if last and not is_planes_last(z) and _has_kernel(z):
+        return torch.ops.cvkernels.conv_planes_forward.default(_read_in_place(z), TURNS)[0]
+    return dense(z.flatten(0, 1), True) if last else z.flatten(0, 1)
+
+
+def from_turns(x: Tensor, layout: bool | str) -> Tensor:
+    """The transpose of `turns`: ``[2N, C, H, W]`` in any strides to a feature, as it is where that is its layout."""
+    if layout != PLANES and (layout or is_last(x)) and _has_kernel(x):
+        return torch.ops.cvkernels.conv_planes_backward.default([dense(x, True)], TURNS, layout)
+    z = dense(x, layout == PLANES).unflatten(0, (-1, 2))
+    return dense(z.flatten(1, 2), True).unflatten(1, (2, -1)) if layout is True else z
 
 
 def join(planes: list[Tensor], form: int, last: bool) -> Tensor:
@@ -89,12 +98,14 @@ if backend.compiled:
     @torch.library.register_fake("cvkernels::conv_planes_forward")
     def _(z, form):
         n, _, c, h, w = z.shape
+        if form == TURNS:
+            return z.new_empty(1, 2 * n, h, w, c).movedim(-1, 2)
         count, channels = (1, 2 * c) if form == BLOCK else (2 if form == PARTS else 3, c)
         return z.new_empty(count, n, h, w, channels).movedim(-1, 2)
 
     def _joined(grads, form, channels_last):
         n, c, h, w = grads[0].shape
-        c = c // 2 if form == BLOCK else c
+        n, c = n // 2 if form == TURNS else n, c // 2 if form == BLOCK else c
         if channels_last:
             return grads[0].new_empty(n, h, w, 2, c).permute(0, 3, 4, 1, 2)
         return grads[0].new_empty(n, 2, c, h, w)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..common.weight import packed_block, unpacked_block
-from .planes import BLOCK, DIFFERENCE, PARTS, SUM, dense, join, joined_relu, split, stacked
+from .planes import BLOCK, DIFFERENCE, PARTS, SUM, TURNS, dense, from_turns, join, joined_relu, split, turns
 
 
 class Geometry(NamedTuple):
@@ -27,7 +27,7 @@ class Geometry(NamedTuple):
 @dataclass(frozen=True)
 class Form:
     """Maps and their transposes; ``inside``, ``outside``: whether planes and weights, and the feature, are
-    channels-last."""
+    channels-last. With real weights a feature may also be `planes.PLANES`."""
 
     split: Callable  # z, inside -> planes
     split_t: Callable  # gradients of the planes, inside, outside -> gradient of z
@@ -55,12 +55,11 @@ def run_relu(name: str, z, a, b, how: Geometry, outside: bool, scale: Tensor, re
     """magnitude_relu(run(...) * scale + residual, c), the ReLU in the pass that joins the planes; channels-last inside.
     ``residual`` ``[N, 2, O, h, w]`` in any strides. For the names of `ENDS`.
     """
-    done = _convolved(COMPLEX.get(name, REAL if name == "real" else PACKED), z, a, b, how, True)
-    if name == "real":
-        done = list(done[0].chunk(2))
+    done = _convolved(FORMS[name], z, a, b, how, True)
     if residual is not None:
         n, channels, *size = done[0].shape
-        wanted = [n, 2, channels // 2 if ENDS[name] == BLOCK else channels, *size]
+        n, channels = n // (2 if name == "real" else 1), channels // (2 if ENDS[name] == BLOCK else 1)
+        wanted = [n, 2, channels, *size]
         if list(residual.shape) != wanted:
             raise ValueError(f"`residual` must have the shape of the result {wanted}, got {list(residual.shape)}")
         residual = dense(residual.flatten(1, 2), outside).unflatten(1, (2, -1))
@@ -160,23 +159,19 @@ def _added_t(grad, inside):
 
 FOUR = Form(_twice, _twice_t, _crossed, _crossed_t, _added, _added_t)
 
-# --- batch: both parts as samples, one behind the other, or in turns where that is a view -----------------------------
+# --- batch: the parts of each sample are two samples ------------------------------------------------------------------
 
 
 def _batched(z, inside):
-    return [stacked(z) if inside else z.flatten(0, 1)]
+    return [turns(z, inside)]
 
 
 def _batched_t(grads, inside, outside):
-    return _parts(grads[0], inside, outside)
-
-
-def _parts(x: Tensor, inside: bool, outside: bool) -> Tensor:
-    return join(list(x.chunk(2)), PARTS, outside) if inside else x.contiguous().unflatten(0, (-1, 2))
+    return from_turns(grads[0], outside)
 
 
 def _quarters(done, inside, outside):
-    of_re, of_im = done[0].chunk(2) if inside else done[0].unflatten(0, (-1, 2)).unbind(1)
+    of_re, of_im = done[0].unflatten(0, (-1, 2)).unbind(1)
     (p, r), (s, q) = of_re.chunk(2, 1), of_im.chunk(2, 1)
     return join([p - q, r + s], PARTS, outside)
 
@@ -184,7 +179,7 @@ def _quarters(done, inside, outside):
 def _quarters_t(grad, inside):
     re, im = split(grad, PARTS, inside)
     of_re, of_im = torch.cat((re, im), 1), torch.cat((im, -re), 1)
-    return [torch.cat((of_re, of_im)) if inside else torch.stack((of_re, of_im), 1).flatten(0, 1)]
+    return [dense(torch.stack((of_re, of_im), 1).flatten(0, 1), inside)]
 
 
 BATCH = Form(
@@ -200,9 +195,10 @@ REAL = Form(
     _batched_t,
     lambda a, b, dtype, inside: [_stored(a, dtype, inside)],
     lambda grads, a: (grads[0].to(a.dtype), None),
-    lambda done, inside, outside: _parts(done[0], inside, outside),
+    _batched_t,
     _batched,
 )
 COMPLEX = {"block": BLOCKED, "gauss": GAUSS, "four": FOUR, "batch": BATCH}
+FORMS = {**COMPLEX, "packed": PACKED, "real": REAL}
 # the last step of each, where that is one map of planes to a feature
-ENDS = {"block": BLOCK, "packed": BLOCK, "gauss": DIFFERENCE, "real": PARTS}
+ENDS = {"block": BLOCK, "packed": BLOCK, "gauss": DIFFERENCE, "real": TURNS}
