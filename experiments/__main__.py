@@ -17,6 +17,7 @@ def parser():
     _data(verbs)
     _train(verbs)
     _attack(verbs)
+    _compare(verbs)
     listed = verbs.add_parser("list", help="the runs there are, and how far each is")
     listed.add_argument("--runs", default="runs", metavar="DIR", help="where runs lie (default runs)")
     show = verbs.add_parser("show", help="settings, threat model and results of a run")
@@ -73,6 +74,18 @@ def _attack(verbs):
     attack.add_argument("--data-root", metavar="DIR", help="the folder that holds the run's data")
     attack.add_argument("--accept-checksum-mismatch", action="store_true", help="as in train")
     _work_options(attack)
+
+
+def _compare(verbs):
+    compare = verbs.add_parser(
+        "compare",
+        help="trained networks side by side: learning curves and a table",
+        description="Set finished runs side by side and write a folder with report.md, their learning curves and the "
+        f"data of both. {STATUS}",
+    )
+    compare.add_argument("run", nargs="+", help="its folder, or the first digits of its id")
+    compare.add_argument("--runs", default="runs", metavar="DIR", help="where runs lie (default runs)")
+    compare.add_argument("--out", default="runs/compared", metavar="DIR", help="(default runs/compared)")
 
 
 def _data_options(verb, sets, default):

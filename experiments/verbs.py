@@ -15,7 +15,7 @@ from experiments.data.inventory import inventory
 from experiments.job import Job, UsageError, choose_device, chosen_settings, describe, describe_data
 from experiments.networks import build
 from experiments.progress import Progress, clock
-from experiments.reports import attacked, demo
+from experiments.reports import attacked, compared, demo
 from experiments.train import How
 
 
@@ -127,7 +127,27 @@ def show(args):
     return 0
 
 
-VERBS = {"demo": demo.run, "data": data, "train": train, "attack": attack_run, "list": list_runs, "show": show}
+def compare(args):
+    found = [_finished(name, args.runs)[:2] for name in args.run]
+    out = Path(args.out)
+    compared.write(out, found)
+    table = compared.rows(found)
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    for row in table:
+        print("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+    print(f"report: {out / 'report.md'}")
+    return 0
+
+
+VERBS = {
+    "demo": demo.run,
+    "data": data,
+    "train": train,
+    "attack": attack_run,
+    "compare": compare,
+    "list": list_runs,
+    "show": show,
+}
 
 
 def _load(args, settings, progress):

@@ -68,11 +68,11 @@ def reconstruction_rows(out, truth, rows):
     figure.subplots_adjust(
         left=2.35 / figure.get_figwidth(), right=0.995, top=0.99, bottom=0.01, wspace=0.06, hspace=0.08
     )
-    _save(figure, out / "reconstructions.png")
+    save_figure(figure, out / "reconstructions.png")
     table = [["row", "image", "rmse"]]
     for label, images, _ in rows[1:]:
         table += [[label.replace("\n", " "), i, metrics.rmse(images[i], truth[i])] for i in range(len(truth))]
-    _csv(out / "reconstructions.csv", table)
+    save_table(out / "reconstructions.csv", table)
 
 
 def curves(out, results):
@@ -110,8 +110,8 @@ def curves(out, results):
     angle.set_ylabel("mean circular error (rad)")
     for ax in axes.flat:
         ax.xaxis.get_major_locator().set_params(integer=True)
-    _save(figure, out / "curves.png")
-    _csv(
+    save_figure(figure, out / "curves.png")
+    save_table(
         out / "curves.csv",
         [["stage", "epoch", "measure", "value"]] + [[r.stage, r.epoch, r.measure, r.value] for r in results["curves"]],
     )
@@ -146,9 +146,9 @@ def angles(out, results):
         xlabel="circular error (rad)", ylabel="samples", xlim=(0, most), title="The same near zero, 98 % of the samples"
     )
     near.legend()
-    _save(figure, out / "angles.png")
+    save_figure(figure, out / "angles.png")
     columns = [found[k].tolist() for k in ("theta", "guess", "raw", "circular")]
-    _csv(
+    save_table(
         out / "angles.csv", [["theta", "guess", "raw_error", "circular_error"], *map(list, zip(*columns, strict=True))]
     )
 
@@ -158,7 +158,7 @@ def _curve(results, stage, measure, scale=1):
     return [r.epoch for r in rows], [scale * r.value for r in rows]
 
 
-def _save(figure, path):
+def save_figure(figure, path):
     from matplotlib import pyplot as plt
 
     with runs.replacing(path) as part:
@@ -166,7 +166,7 @@ def _save(figure, path):
     plt.close(figure)
 
 
-def _csv(path, rows):
+def save_table(path, rows):
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     runs.write_text(path, text.getvalue())

@@ -124,6 +124,25 @@ def test_list_and_show(trained, capsys):
     assert "no runs under" in capsys.readouterr().out
 
 
+def test_compare_sets_runs_side_by_side(attacked, trained, tmp_path, capsys):
+    root, run, control = trained
+    assert main(["compare", str(run), control.name[:8], "--runs", str(root), "--out", str(tmp_path / "both")]) == 0
+    printed = capsys.readouterr().out
+    with (tmp_path / "both" / "results.csv").open(newline="") as file:
+        hidden, plain = csv.DictReader(file)
+    summary = json.loads((run / "summary.json").read_text())
+    assert hidden["network"] == "complex LeNet with WGAN" and plain["network"] == "original LeNet"
+    assert hidden["test error"] == f"{summary['test_error']:.1%}" and hidden["test error"] in printed
+    assert hidden["epochs (kept)"] == f"2 ({summary['kept']['epoch']})"
+    assert float(hidden["attack 2"]) > 0 and "rad" in hidden["angle error"] and plain["attack 1"] == "-"
+    report = (tmp_path / "both" / "report.md").read_text()
+    assert all(f"`{one.name}`" in report for one in (run, control)) and "learning.png" in report
+    assert (tmp_path / "both" / "learning.png").read_bytes().startswith(b"\x89PNG")
+    with (tmp_path / "both" / "learning.csv").open(newline="") as file:
+        points = [(row["form"], row["epoch"]) for row in csv.DictReader(file) if row["measure"] == "val_error"]
+    assert sorted(points) == [(form, epoch) for form in ("complex", "original") for epoch in "12"]
+
+
 def test_an_interrupted_and_a_diverged_run_are_listed(trained, capsys, monkeypatch):
     root, _, _ = trained
 
