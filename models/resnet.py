@@ -14,7 +14,7 @@ from torch import nn
 
 from models.forms import assemble
 from models.layers import REAL
-from models.shortcut import narrower_wider
+from models.layout import narrower_wider
 
 DEPTHS = (20, 32, 44, 56, 110)
 VARIANTS = ("alpha", "beta")

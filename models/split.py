@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import cvkernels.functional as F
+from models.layout import taken
 
 QUARTER = torch.pi / 2
 
@@ -100,7 +101,7 @@ class SplitModel(nn.Module):
                 f"`b` as an index must hold one integer per image, [{len(a)}], got {b.dtype} {list(b.shape)}; "
                 "pass a permutation of the batch without fixed points"
             )
-        return a[b]
+        return taken(a, b)
 
 
 class PairModel(SplitModel):

@@ -1,11 +1,22 @@
-"""The shortcut of a block that halves its map (option A), in the memory layout of its input.
+"""What torch's slice, pad and index do, in the memory layout of their input.
 
-torch's slice and pad give contiguous tensors, forward and backward: in channels-last features each then costs a
-transposing copy and an addition across layouts. Training step of ResNet-20-alpha with real weights, N=128, two threads,
-AVX-512: 290 ms so, 284 here.
+torch's own give contiguous tensors, forward or backward: in channels-last features each then costs a transposing copy
+and an addition across layouts. ResNet-20-alpha, N=128, float32, two threads, AVX-512: a training step with real weights
+290 ms with a slice and a pad, 284 with `narrower_wider`; the other image's features and their gradient 5.7 ms by
+a[index], 0.5 by `taken`.
 """
 
 import torch
+
+
+def taken(x, index):
+    """x[index] along the first axis, an integer index; dense in the order of x's axes, as the gradient is."""
+    order = _order(x)
+    if order[0] != 0 or not x.permute(order).is_contiguous():
+        return x[index]
+    rows = x.permute(order)
+    back = sorted(range(x.ndim), key=order.__getitem__)
+    return rows.flatten(1).index_select(0, index).view(-1, *rows.shape[1:]).permute(back)
 
 
 def narrower_wider(x, stride, added):
