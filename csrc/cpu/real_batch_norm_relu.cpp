@@ -98,7 +98,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(Tensor x, std::optional<Tensor> runni
                                            std::optional<Tensor> running_var, std::optional<Tensor> weight,
                                            std::optional<Tensor> bias, std::optional<Tensor> residual,
                                            std::optional<Tensor> batches, bool training, double momentum, double eps) {
-  const Planar v = real_view(x, "x");
+  const Planar v = real_view(x, "x"), wide = widened(v);
   const Running running{running_mean, batches, training, momentum};
   check_norm(x, v, running_mean, running_var, weight, bias);
   STD_TORCH_CHECK(running_mean.has_value() == running_var.has_value(), "running_mean and running_var come together");
@@ -129,28 +129,34 @@ std::tuple<Tensor, Tensor, Tensor> forward(Tensor x, std::optional<Tensor> runni
       r[c] = static_cast<A>(1.0 / std::sqrt(variance + eps));
       scale[c] *= r[c];
     };
-    const auto write = [&](auto walk, Lines lines, int64_t c) {
-      forward_lines(walk, in, res, to, lines, m + c, scale.data() + c, offset.data() + c);
+    const auto write = [&](auto walk, Lines lines, const A* mean, const A* scale, const A* offset) {
+      forward_lines(walk, in, res, to, lines, mean, scale, offset);
     };
     if (batch && v.layout == Layout::contiguous && by_channel<T>(v)) {
       for_channels(v, [&](int64_t c, Lines lines) {
         double average, square;
         channel_moments(Walk<1, 0>{}, in, lines, &average, &square);
         settle(c, average, square);
-        write(Walk<1, 0>{}, lines, c);
+        write(Walk<1, 0>{}, lines, m + c, &scale[c], &offset[c]);
       });
       return;
     }
-    const Moments moments = batch ? moments_of(v, in) : Moments(v.c);
+    const Moments moments = batch ? narrowed(moments_of(wide, in), v.c) : Moments(v.c);
     for (int64_t c = 0; c < v.c; ++c) settle(c, moments.mean[c], moments.square[c]);
-    with_walk(v, [&](auto walk) { write_all(walk, v, write); });
+    const auto means = repeated(m, v, wide), scales = repeated(scale.data(), v, wide);
+    const auto offsets = repeated(offset.data(), v, wide);
+    with_walk(v, [&](auto walk) {
+      write_all(walk, wide,
+                [&](auto w, Lines lines, int64_t c) { write(w, lines, &means[c], &scales[c], &offsets[c]); });
+    });
   });
   return {out, mean, rstd};
 }
 
 // The sums of g and of x^ g per channel over the whole feature.
 template <class T, class W, class Sum>
-std::pair<std::vector<double>, std::vector<double>> both_sums(W walk, const Planar& v, const Sum& sum) {
+std::pair<std::vector<double>, std::vector<double>> both_sums(W walk, const Planar& v, int64_t channels,
+                                                              const Sum& sum) {
   const int64_t pieces = W::channel ? row_blocks(v) : v.n;
   std::vector<sum_t<T, W>> sums(static_cast<size_t>(pieces * v.c), 0), products(sums.size(), 0);
   if constexpr (W::channel) {
@@ -158,12 +164,12 @@ std::pair<std::vector<double>, std::vector<double>> both_sums(W walk, const Plan
   } else {
     for_planes(v, false, [&](int64_t p, int64_t c, Lines lines) { sum(walk, lines, c, &sums[p], &products[p]); });
   }
-  return {fold(sums, v.c), fold(products, v.c)};
+  return {fold(sums, channels), fold(products, channels)};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, Tensor x, std::optional<Tensor> weight,
                                                     Tensor mean, Tensor rstd, bool training, bool has_residual) {
-  const Planar v = real_view(x, "x");
+  const Planar v = real_view(x, "x"), wide = widened(v);
   check_real(grad, v, x, "grad");
   check_real(out, v, x, "out");
   check_norm(x, v, mean, rstd, weight, std::nullopt);
@@ -188,11 +194,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, Ten
       beta[c] = training ? static_cast<A>(-a * (product / count) * r[c]) : A(0);
       gamma[c] = training ? static_cast<A>(-a * (sum / count)) : A(0);
     };
+    const auto means = repeated(m, v, wide), rstds = repeated(r, v, wide);
     const auto reduce = [&](auto walk, Lines lines, int64_t c, auto* sum, auto* product) {
-      sum_lines(walk, from, lines, m + c, r + c, sum, product);
-    };
-    const auto write = [&](auto walk, Lines lines, int64_t c) {
-      combine_lines(walk, from, to, res, lines, m + c, &alpha[c], &beta[c], &gamma[c]);
+      sum_lines(walk, from, lines, &means[c], &rstds[c], sum, product);
     };
     const bool wanted = training || weight;
     with_walk(v, [&](auto walk) {
@@ -201,14 +205,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, Ten
           double sum = 0, product = 0;
           reduce(Walk<1, 0>{}, lines, c, &sum, &product);
           settle(c, sum, product);
-          write(Walk<1, 0>{}, lines, c);
+          combine_lines(Walk<1, 0>{}, from, to, res, lines, m + c, &alpha[c], &beta[c], &gamma[c]);
         });
         return;
       }
       std::vector<double> all(alpha.size(), 0.0), dots(alpha.size(), 0.0);
-      if (wanted) std::tie(all, dots) = both_sums<T>(walk, v, reduce);
+      if (wanted) std::tie(all, dots) = both_sums<T>(walk, wide, v.c, reduce);
       for (int64_t c = 0; c < v.c; ++c) settle(c, all[c], dots[c]);
-      write_all(walk, v, write);
+      const auto alphas = repeated(alpha.data(), v, wide), betas = repeated(beta.data(), v, wide);
+      const auto gammas = repeated(gamma.data(), v, wide);
+      write_all(walk, wide, [&](auto w, Lines lines, int64_t c) {
+        combine_lines(w, from, to, res, lines, &means[c], &alphas[c], &betas[c], &gammas[c]);
+      });
     });
     store_channels(products, grad_weight);
     store_channels(sums, grad_bias);
