@@ -178,7 +178,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, std::option
             [&](auto walk, Lines lines, const A* r, auto* into) {
               dot_lines(walk, has_residual, kept, from, lines, r, limit, into);
             },
-            [&](auto walk, const auto& reduce) { return channel_sums<T>(walk, v, reduce); },
+            [&](auto walk, const Planar& wide, const auto& reduce) { return channel_sums<T>(walk, wide, v.c, reduce); },
             [&](auto walk, Lines lines, const A* r, const A* alpha, const A* beta) {
               combine_lines(walk, has_residual, kept, from, to, gate, lines, r, limit, alpha, beta);
             });

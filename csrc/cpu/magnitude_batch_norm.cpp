@@ -114,9 +114,9 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor z, std::optional<Tensor>
           const int64_t re = lines.first, im = re + v.part;
           dot_lines(walk, in + re, in + im, g + re, g + im, lines, r, into);
         },
-        [&](auto walk, const auto& reduce) {
+        [&](auto walk, const Planar& wide, const auto& reduce) {
           if (v.layout == Layout::contiguous) return product_sums<T>(v, in, g, data<A>(rstd));
-          return channel_sums<T>(walk, v, reduce);
+          return channel_sums<T>(walk, wide, v.c, reduce);
         },
         [&](auto walk, Lines lines, const A* r, const A* alpha, const A* beta) {
           const int64_t re = lines.first, im = re + v.part;

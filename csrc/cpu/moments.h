@@ -35,29 +35,6 @@ inline Planar real_view(const Tensor& x, const char* name) {
   return v;
 }
 
-constexpr int64_t WIDE_ROW = 64;  // elements from which a row's loop is worth its start
-
-// The same memory with rows of several positions, where a channels-last row is short: of a multiple of the channels, its
-// channel i is channel i % v.c. Two threads, float32, [128, 16, 32, 32], forward: 1.36 ms by rows of 16, 0.64 of 64.
-inline Planar widened(const Planar& v) {
-  if (v.layout != Layout::channels_last) return v;
-  int64_t together = 1;
-  while (2 * together * v.c <= WIDE_ROW && v.n * v.s % (2 * together) == 0) together *= 2;
-  Planar wide = v;
-  wide.n = 1, wide.s = v.n * v.s / together;
-  wide.c = wide.position = together * v.c;
-  wide.sample = wide.c * wide.s;
-  return wide;
-}
-
-// Per-channel numbers for each channel of a widened feature.
-template <class A>
-std::vector<A> repeated(const A* x, const Planar& v, const Planar& wide) {
-  std::vector<A> all(static_cast<size_t>(wide.c));
-  for (int64_t c = 0; c < wide.c; ++c) all[c] = x[c % v.c];
-  return all;
-}
-
 inline void check_real(const Tensor& x, const Planar& v, const Tensor& like, const char* name) {
   const Planar w = real_view(x, name);
   STD_TORCH_CHECK(w.n == v.n && w.c == v.c && w.s == v.s && (w.layout == v.layout || x.numel() == 0), name,

@@ -76,13 +76,15 @@ void normalise(const Planar& v, const T* z, const Running& running, const std::o
     }
     const std::vector<double> sums = batch ? power_sums(v, z) : std::vector<double>(scale.size(), 0.0);
     for (int64_t c = 0; c < v.c; ++c) settle(c, sums[c]);
-    write_all(walk, v, [&](auto w, Lines lines, int64_t c) { apply(w, lines, scale.data() + c); });
+    const Planar wide = widened(v);
+    const std::vector<A> scales = repeated(scale.data(), v, wide);
+    write_all(walk, wide, [&](auto w, Lines lines, int64_t c) { apply(w, lines, scales.data() + c); });
   });
 }
 
 // The two passes of a backward: reduce(walk, lines, rstd, sums) adds Re(conj(x) g) per channel, x = rstd z the
-// normalised feature, and whole(walk, reduce) gives the sums over all of it; write(walk, lines, rstd, alpha, beta)
-// gives alpha g + beta x. Through the batch's statistics
+// normalised feature, and whole(walk, widened, reduce) gives the sums over all of it; write(walk, lines, rstd, alpha,
+// beta) gives alpha g + beta x. Through the batch's statistics
 //   dL/dz = rstd (w g - x w E[Re(conj(x) g)]),  through frozen ones rstd w g, which need no sums.
 // Returns the sums: the gradient of the weight.
 template <class T, class Reduce, class Whole, class Write>
@@ -111,11 +113,15 @@ std::vector<wide_t<T>> normalise_backward(const Planar& v, const wide_t<T>* rstd
         return;
       }
     }
-    const auto each = [&](auto w, Lines lines, auto* into, int64_t c) { reduce(w, lines, rstd + c, into); };
-    const std::vector<double> sums = sums_wanted ? whole(walk, each) : std::vector<double>(alpha.size(), 0.0);
+    const Planar wide = widened(v);
+    const std::vector<A> rstds = repeated(rstd, v, wide);
+    const auto each = [&](auto w, Lines lines, auto* into, int64_t c) { reduce(w, lines, rstds.data() + c, into); };
+    const std::vector<double> sums = sums_wanted ? whole(walk, wide, each) : std::vector<double>(alpha.size(), 0.0);
     for (int64_t c = 0; c < v.c; ++c) settle(c, sums[c]);
-    write_all(walk, v,
-              [&](auto w, Lines lines, int64_t c) { write(w, lines, rstd + c, alpha.data() + c, beta.data() + c); });
+    const std::vector<A> alphas = repeated(alpha.data(), v, wide), betas = repeated(beta.data(), v, wide);
+    write_all(walk, wide, [&](auto w, Lines lines, int64_t c) {
+      write(w, lines, rstds.data() + c, alphas.data() + c, betas.data() + c);
+    });
   });
   return grad_weight;
 }
