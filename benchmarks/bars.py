@@ -30,6 +30,10 @@ CPU_RATIOS = {
 }
 # The same against the naive float32 block, where the processor has bfloat16 instructions.
 CPU_BFLOAT16 = {("block complex", BOTH): (2.3,) * 4}
+# A whole training step without a WGAN.
+TRAINED = "128x3x32x32"
+CPU_TRAINING = {"train resnet20-alpha complex": 1.35, "train resnet20-alpha real": 1.45}
+GPU_TRAINING = 4  # in TF32, in a graph, over naive eager
 # One GPU, the processor's whole step: (baseline, ratio) in TF32 and in bfloat16; float32 is reported without a bar.
 GPU_STEP = {"naive": 4, "naive graph": 2, "naive compiled": 1.5}
 # The share of the measured copy bandwidth that a streaming kernel reaches at the largest shape.
@@ -112,7 +116,9 @@ def _speed(line: dict[str, Row], kind: str) -> Iterator[Verdict]:
     naive = line.get("naive")
     if naive is None:
         return
-    if kind == "cpu":
+    if naive.which == "step":
+        yield from _training(line, naive, kind)
+    elif kind == "cpu":
         shapes = [named(s) for s in CPU_SHAPES]
         for dtype, table in (("float32", CPU_RATIOS), ("bfloat16", CPU_BFLOAT16)):
             ours, least = _best(line, dtype), table.get((naive.op, naive.which))
@@ -126,6 +132,16 @@ def _speed(line: dict[str, Row], kind: str) -> Iterator[Verdict]:
                 ours = _best({n: r for n, r in line.items() if n.endswith("graph")}, dtype)
                 if ours and against in line and "TF32" in naive.dtype:
                     yield _verdict(ours, against, line[against].p50 / ours.p50, least)
+
+
+def _training(line: dict[str, Row], naive: Row, kind: str) -> Iterator[Verdict]:
+    if kind == "cpu":
+        ours, least = _best(line, naive.dtype), CPU_TRAINING.get(naive.op)
+    else:
+        ours, least = _best({n: r for n, r in line.items() if n.endswith("graph")}, naive.dtype), GPU_TRAINING
+        least = least if "TF32" in naive.dtype else None
+    if ours and least and naive.shape == TRAINED:
+        yield _verdict(ours, "naive", naive.p50 / ours.p50, least)
 
 
 def _streaming(line: dict[str, Row], kind: str) -> Iterator[Verdict]:

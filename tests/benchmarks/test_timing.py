@@ -130,6 +130,19 @@ def test_bars_are_for_their_shapes_their_threads_and_whole_passes():
     assert one_thread == {("naive", "ours"): (2.0, 0.95, True)}  # only that it is not slower
 
 
+def test_a_training_step_has_bars_of_its_own():
+    step = line("train resnet20-alpha real", "128x3x32x32", "step", ours=1.0, ours_bfloat16=0.5, naive=1.4, real=0.9)
+    assert judged(step) == {("naive", "ours"): (1.4, 1.45, False)}
+    assert judged([rows.Row(**{**vars(r), "shape": "16x3x32x32"}) for r in step]) == {}
+    on_gpu = [
+        row(op="train lenet real", shape="128x3x32x32", which="step", candidate=name, dtype="float32 (TF32)", p50=ms,
+            roof="", fraction=None, peak_mb=1.0)
+        for name, ms in {"ours graph": 1.0, "ours": 2.0, "naive": 4.2}.items()
+    ]  # fmt: skip
+    assert judged(on_gpu) == {("naive", "ours graph"): (4.2, 4, True)}
+    assert judged([rows.Row(**{**vars(r), "dtype": "float32"}) for r in on_gpu]) == {}
+
+
 def test_a_stored_table_is_judged(tmp_path, capsys):
     relu = line("magnitude_relu", "8x256x56x56", "forward", ours=1.0, naive=4.4, complex=0.5)
     rows.write(relu, tmp_path / "a.csv")
@@ -169,7 +182,7 @@ def test_the_command_runs_and_names_its_allocator(table):
     lines = {(r.op, r.which, r.candidate) for r in stored}
     asked = {("rotate", c) for c in ("ours", "naive", "complex", "copy")}
     asked |= {(f"linear {w}", c) for w in ("complex", "real") for c in ("ours", "naive", "complex", "real")}
-    assert lines == {(op, which, c) for op, c in asked for which in cli.DEFAULT_PASSES}
+    assert lines == {(op, which, c) for op, c in asked for which in ("forward", "forward+backward")}
     assert all(r.ratio == 1 for r in stored if r.candidate == "ours")
     assert {r.fraction is None for r in stored if r.candidate == "ours"} == {False}
     if rows.allocator() == "default":  # glibc, and nothing preloaded: the command started itself again

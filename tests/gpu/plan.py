@@ -42,8 +42,10 @@ MEASURED = [
     ("processor-tf32", ("processor", "--only", "complex", "--tf32", *EVERYTHING)),
     ("processor-real-tf32", ("processor", "--only", "real", "--tf32", *EVERYTHING)),
     ("block-tf32", ("block", "--tf32", *EVERYTHING)),
+    ("train_step-float32", ("train_step", *EVERYTHING)),
+    ("train_step-tf32", ("train_step", "--tf32", *EVERYTHING)),
 ]
-ALONE = ("conv2d_forms", "processor", "batch_norm_relu", "block")  # measured above, each its own way
+ALONE = ("conv2d_forms", "processor", "batch_norm_relu", "block", "train_step")  # measured above, each its own way
 
 # They build packages and environments, which an offline machine cannot, and need no GPU: `make test` has them.
 ELSEWHERE = ("tests/test_packaging.py", "tests/test_makefile.py")
