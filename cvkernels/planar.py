@@ -1,7 +1,8 @@
 """The house type: a complex feature as one real tensor ``[N, 2, C, *]``, and the doors for torch's complex dtypes.
 
 Three dense layouts are read and written in place: contiguous, planar channels-last (strides of ``[N, *, 2, C]``) and
-interleaved (what a complex tensor is underneath, strides of ``[N, C, *, 2]``). Anything else is copied once.
+interleaved (what a complex tensor is underneath, strides of ``[N, C, *, 2]``). Anything else is copied once; a fourth
+passes between two layers on a CPU, see `is_planes_last`.
 """
 
 import torch
