@@ -90,12 +90,14 @@ def write(out, results):
     ]
     out.mkdir(parents=True, exist_ok=True)
     pictures = [
-        (LABELS[name], found["redrawn"], found["victims"]["rmse"]) for name, found in results["attacks"].items()
+        (LABELS[name].replace(": ", ":\n"), found["redrawn"], found["victims"]["rmse"])
+        for name, found in results["attacks"].items()
     ]
     if "control" in results:
         found = results["control"]
         pictures.insert(0, ("original network:\nU-Net on its features", found["redrawn"], found["victims"]["rmse"]))
-    reconstruction_rows(out, results["shown"], pictures)
+    with matplotlib.rc_context({"font.size": 9, "savefig.dpi": 160}):
+        reconstruction_rows(out, results["shown"], pictures)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     runs.write_text(out / "results.csv", text.getvalue())
