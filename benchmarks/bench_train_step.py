@@ -4,8 +4,6 @@ Naive is the same network in plain PyTorch, its real layers torch's own; real is
 likewise. Ours keeps its encoder's weights channels-last on a CPU, as the engine does.
 """
 
-import copy
-
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -57,9 +55,8 @@ def _case(shape, device, dtype, name: str):
 
     def pairs(half=None):
         model = built(weights=weights)
-        encoder, decoder = (networks.unfused(copy.deepcopy(part)) for part in (model.encoder, model.decoder))
+        encoder, decoder = networks.unfused(model.encoder), networks.unfused(model.decoder)
         processor = networks.naive(model.processor)
-        model.encoder, model.decoder = encoder, decoder
 
         def forward():
             a = encoder(x)

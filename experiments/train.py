@@ -50,12 +50,10 @@ class Interrupted(KeyboardInterrupt):
 
 def optimiser(parameters, settings, graph=False):
     """The classifier's."""
-    lr = settings.lr
+    shared = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
     if settings.optimiser == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
-        )
-    return torch.optim.Adam(parameters, lr=lr, weight_decay=settings.weight_decay, fused=True, capturable=graph)
+        return torch.optim.SGD(parameters, momentum=settings.momentum, **shared)
+    return torch.optim.Adam(parameters, capturable=graph, **shared)
 
 
 class Trainer:
