@@ -73,6 +73,21 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
       "conv_planes_relu_forward(Tensor[] planes, Tensor scale, Tensor? residual, int form, bool channels_last, "
       "float c) -> Tensor");
 
+  // A complex convolution with a 3x3 kernel, stride 1 and padding of at most 2 by Winograd's filtering, float32 on a
+  // CPU. z in any dense layout but the interleaved one; re and im (none: real weights) [O, I, 3, 3], contiguous. back:
+  // the gradient of the features, z being that of the result and padding 2 less the convolution's. layout of the
+  // result: 0 contiguous, 1 channels-last, 2 strides of [N, 2, H, W, C]. lanes: floats of a vector, 0 for as many as
+  // the processor has. relu: as in conv_planes_relu_forward. weight_backward: gradients of re and, if complex, of im.
+  m.def(
+      "conv_winograd_forward(Tensor z, Tensor re, Tensor? im, int[] padding, bool back, int layout, int lanes=0) -> "
+      "Tensor");
+  m.def(
+      "conv_winograd_relu_forward(Tensor z, Tensor re, Tensor? im, int[] padding, Tensor scale, Tensor? residual, "
+      "int layout, float c) -> Tensor");
+  m.def(
+      "conv_winograd_weight_backward(Tensor grad, Tensor z, bool complex, int[] padding, int lanes=0) -> "
+      "(Tensor, Tensor)");
+
   // Block weights [[A, -B], [B, A]] of many layers, each part [O, I, *], contiguous and of one dtype, in one flat
   // buffer of `dtype`: for each layer [2O, 2I, *], or channels-last [2O, *, 2I], starting at a multiple of 16 elements;
   // what lies between two layers is 0. Backward: the gradients of the blocks, each [2O, 2I, *] dense in that same

@@ -1,0 +1,548 @@
+// A complex convolution with a 3x3 kernel and stride 1 by Winograd's filtering, float32: forward (which is the gradient
+// of the features as well, with the kernel turned and transposed) and the gradient of the weights.
+//
+// A task is some 32 tiles: their inputs, from any layout, to 16 matrices of tiles and channels; the products with the
+// weight's 16; the results back to positions. All of it stays in a core's cache. Complex weights by Gauss's three
+// products p = A re, q = B im, r = (A + B)(re + im), the parts p - q and r - p - q; real ones by A re and A im.
+#include <torch/csrc/stable/library.h>
+
+#include <memory>
+#include <tuple>
+
+#include "../common/shape.h"
+#include "planes.h"
+#include "winograd.h"
+
+namespace cvk {
+namespace {
+
+constexpr int64_t TILES = 32;       // of a task, about: 32 x 16 points x 96 channels are 196 KiB
+constexpr int64_t PARTIALS = 16;    // sums of the weights' gradient that are kept apart: the same for any thread count
+constexpr int64_t MOST = 1 << 24;   // elements of all of them
+
+// Where rows of channels stand. A strip of a contiguous feature is turned into such rows first.
+struct Field {
+  float* first;
+  int64_t part, sample, row, position;
+  float* at(int64_t n, int64_t y, int64_t x) const { return first + n * sample + y * row + x * position; }
+};
+
+struct Side {  // a feature: its planes and what is in them
+  float* data;
+  Planar v;
+  int64_t c, h, w;
+  bool turned() const { return v.layout == Layout::contiguous; }
+  Field field() const { return {data, v.part, v.sample, w * v.position, v.position}; }
+};
+
+struct Relu {
+  const float *scale, *residual;  // no scale: no ReLU
+  float c;
+};
+
+struct Job {
+  Side in, out;  // of the convolution; backward, out is its gradient
+  int64_t top, left;
+  bool complex;
+  Relu relu;
+  float* weight;   // transformed: [1 or 3][POINTS][in.c][rounded out.c]
+  float* partial;  // of its gradient, the same for each of `chunks`
+  int64_t chunks;
+
+  int64_t across, down, samples, strip;  // tiles of a sample; samples and rows of tiles of a task
+
+  int64_t planes() const { return complex ? 3 : 2; }
+  int64_t weights() const { return complex ? 3 : 1; }
+  int64_t in_row() const { return rounded_up(in.c); }
+  int64_t out_row() const { return rounded_up(out.c); }
+  int64_t weight_size() const { return weights() * POINTS * in.c * out_row(); }
+  int64_t strips() const { return (down + strip - 1) / strip; }
+  int64_t tasks() const { return (in.v.n + samples - 1) / samples * strips(); }
+
+  void cut() {
+    across = (out.w + 1) / 2, down = (out.h + 1) / 2;
+    samples = std::max<int64_t>(1, TILES / (across * down));
+    strip = std::min(down, std::max<int64_t>(1, TILES / across));
+    strip = (down + strips() - 1) / strips();
+  }
+};
+
+struct Task {
+  int64_t n, samples, first, last;  // samples from n on; rows of tiles [first, last)
+  int64_t tiles;
+};
+
+inline Task task_of(const Job& j, int64_t index) {
+  Task t{};
+  t.n = index / j.strips() * j.samples;
+  t.samples = std::min(j.samples, j.in.v.n - t.n);
+  t.first = index % j.strips() * j.strip;
+  t.last = std::min(j.down, t.first + j.strip);
+  t.tiles = t.samples * (t.last - t.first) * j.across;
+  return t;
+}
+
+// A thread's own memory, kept from call to call: it holds a task, some megabytes at most.
+float* scratch(int64_t count) {
+  static thread_local std::unique_ptr<float[]> held;
+  static thread_local int64_t size = 0;
+  if (count > size) held.reset(new float[static_cast<size_t>(count)]), size = count;
+  return held.get();
+}
+
+// What a task works in. A point's matrix is a little longer than it need be: 16 rows a power of two of bytes apart have
+// one place in the first-level cache.
+struct Room {
+  int64_t in_step, out_step;     // from point to point
+  float *inputs, *results;       // [planes][POINTS][tiles][row]
+  float *rows_in, *rows_out;     // strips of contiguous features as rows of channels
+  float *zeros, *spare;          // read and written beyond the edges
+
+  Room(const Job& j) {
+    const int64_t tiles = j.samples * j.strip * j.across;
+    in_step = tiles * j.in_row() + ROUND, out_step = tiles * j.out_row() + ROUND;
+    const int64_t lines_in = std::min(j.in.h, 2 * j.strip + 2), lines_out = std::min(j.out.h, 2 * j.strip);
+    const int64_t sizes[] = {j.planes() * POINTS * in_step,
+                             j.planes() * POINTS * out_step,
+                             j.in.turned() ? 2 * j.samples * lines_in * j.in.w * j.in.c : 0,
+                             j.out.turned() ? 2 * j.samples * lines_out * j.out.w * j.out.c : 0,
+                             std::max(j.in_row(), j.out_row()),
+                             j.out_row()};
+    int64_t total = 0;
+    for (int64_t s : sizes) total += rounded_up(s);
+    float* at = scratch(total);
+    float** parts[] = {&inputs, &results, &rows_in, &rows_out, &zeros, &spare};
+    for (int k = 0; k < 6; ++k) *parts[k] = at, at += rounded_up(sizes[k]);
+    std::fill(zeros, zeros + sizes[4], 0.0F);
+  }
+};
+
+// Lines [begin, end) of the task's samples of a contiguous feature as rows of channels: the field they can then be read
+// in, or written in before they go `back`.
+Field rows_of(const Side& side, const Task& t, int64_t begin, int64_t end, float* to, bool back) {
+  const int64_t lines = (end - begin) * side.w, plane = t.samples * lines * side.c;
+  for (int64_t n = 0; n < t.samples; ++n) {
+    float* z = side.data + (t.n + n) * side.v.sample;
+    float* rows = to + (n * lines - begin * side.w) * side.c;
+    if (back) {
+      join_span<float, PARTS>(Rows<const float>{{rows, rows + plane, rows}, side.c}, z, z + side.v.part, side.c,
+                              side.v.s, begin * side.w, end * side.w);
+    } else {
+      split_span<float, PARTS>(z, z + side.v.part, Rows<float>{{rows, rows + plane, rows}, side.c}, side.c, side.v.s,
+                               begin * side.w, end * side.w);
+    }
+  }
+  const int64_t shift = (t.n * lines + begin * side.w) * side.c;
+  return {to - shift, plane, lines * side.c, side.w * side.c, side.c};
+}
+
+Field inputs_of(const Job& j, const Task& t, const Room& room) {
+  if (!j.in.turned()) return j.in.field();
+  const int64_t begin = std::max<int64_t>(0, 2 * t.first - j.top);
+  return rows_of(j.in, t, begin, std::max(begin, std::min(j.in.h, 2 * t.last + 2 - j.top)), room.rows_in, false);
+}
+
+// SIZE x SIZE pointers to rows of channels from (y, x) on, for both parts; those beyond the edges to `outside`.
+template <int SIZE>
+CVK_INLINE void window(const Field& field, int64_t n, int64_t y, int64_t x, int64_t h, int64_t w, float* outside,
+                       float* (*rows)[SIZE * SIZE]) {
+  for (int i = 0; i < SIZE; ++i) {
+    for (int k = 0; k < SIZE; ++k) {
+      const bool inside = y + i >= 0 && y + i < h && x + k >= 0 && x + k < w;
+      float* row = inside ? field.at(n, y + i, x + k) : outside;
+      rows[0][SIZE * i + k] = row;
+      rows[1][SIZE * i + k] = inside ? row + field.part : outside;
+    }
+  }
+}
+
+template <int L, int COUNT>
+CVK_INLINE void load_rows(float* const* rows, int64_t c, int64_t channels, floats<L>* to) {
+  if (c + L <= channels) {
+    CVK_UNROLL
+    for (int k = 0; k < COUNT; ++k) load_floats<L>(rows[k] + c, to[k]);
+  } else {
+    for (int k = 0; k < COUNT; ++k) load_some<L>(rows[k] + c, channels - c, to[k]);
+  }
+}
+
+template <int L>
+CVK_INLINE void store_points(const floats<L>* x, float* to, int64_t step) {
+  CVK_UNROLL
+  for (int k = 0; k < POINTS; ++k) store_floats<L>(to + k * step, x[k]);
+}
+
+// Inputs of one tile, all channels: re, im and, for complex weights, their sum.
+template <int L>
+CVK_INLINE void enter_tile(const Job& j, const Room& room, float* (*rows)[POINTS], int64_t tile) {
+  const int64_t plane = POINTS * room.in_step;
+  float* to = room.inputs + tile * j.in_row();
+  for (int64_t c = 0; c < j.in.c; c += L) {
+    floats<L> x[POINTS], y[POINTS];
+    load_rows<L, POINTS>(rows[0], c, j.in.c, x);
+    transform_input<L>(x);
+    store_points<L>(x, to + c, room.in_step);
+    load_rows<L, POINTS>(rows[1], c, j.in.c, y);
+    transform_input<L>(y);
+    store_points<L>(y, to + plane + c, room.in_step);
+    if (j.complex) {
+      CVK_UNROLL
+      for (int k = 0; k < POINTS; ++k) {
+        floats<L> re;
+        load_floats<L>(to + k * room.in_step + c, re);
+        store_floats<L>(to + 2 * plane + k * room.in_step + c, re + y[k]);
+      }
+    }
+  }
+}
+
+template <int L>
+CVK_INLINE void leave_row(floats<L>* y, float* const* rows, int64_t c, int64_t channels) {
+  if (c + L <= channels) {
+    CVK_UNROLL
+    for (int k = 0; k < 4; ++k) store_floats<L>(rows[k] + c, y[k]);
+  } else {
+    for (int k = 0; k < 4; ++k) store_some<L>(rows[k] + c, channels - c, y[k]);
+  }
+}
+
+// Results of one tile, all channels.
+template <int L>
+CVK_INLINE void leave_tile(const Job& j, const Room& room, float* (*rows)[4], int64_t tile) {
+  const int64_t plane = POINTS * room.out_step;
+  const float* from = room.results + tile * j.out_row();
+  for (int64_t c = 0; c < j.out.c; c += L) {
+    for (int part = 0; part < 2; ++part) {
+      floats<L> m[POINTS], y[4];
+      CVK_UNROLL
+      for (int k = 0; k < POINTS; ++k) {
+        const float* at = from + k * room.out_step + c;
+        if (!j.complex) {
+          load_floats<L>(at + part * plane, m[k]);
+          continue;
+        }
+        floats<L> p, q;
+        load_floats<L>(at, p);
+        load_floats<L>(at + plane, q);
+        if (part == 0) {
+          m[k] = p - q;
+        } else {
+          load_floats<L>(at + 2 * plane, m[k]);
+          m[k] = m[k] - p - q;
+        }
+      }
+      transform_output<L>(m, y);
+      leave_row<L>(y, rows[part], c, j.out.c);
+    }
+  }
+}
+
+// Gradients of one tile's results, as the products' own.
+template <int L>
+CVK_INLINE void enter_gradient(const Job& j, const Room& room, float* (*rows)[4], int64_t tile) {
+  const int64_t plane = POINTS * room.out_step;
+  float* to = room.results + tile * j.out_row();
+  for (int64_t c = 0; c < j.out.c; c += L) {
+    floats<L> x[4], y[4], given[4], q[POINTS];
+    load_rows<L, 4>(rows[0], c, j.out.c, x);
+    load_rows<L, 4>(rows[1], c, j.out.c, y);
+    for (int64_t p = 0; p < j.planes(); ++p) {
+      CVK_UNROLL
+      for (int k = 0; k < 4; ++k) {
+        if (j.complex) {
+          given[k] = p == 0 ? x[k] - y[k] : p == 1 ? -x[k] - y[k] : y[k];
+        } else {
+          given[k] = p == 0 ? x[k] : y[k];
+        }
+      }
+      transform_gradient<L>(given, q);
+      store_points<L>(q, to + p * plane + c, room.out_step);
+    }
+  }
+}
+
+template <int L>
+CVK_INLINE void enter_tiles(const Job& j, const Task& t, const Room& room) {
+  const Field in = inputs_of(j, t, room);
+  float* rows[2][POINTS];
+  int64_t tile = 0;
+  for (int64_t n = t.n; n < t.n + t.samples; ++n) {
+    for (int64_t y = t.first; y < t.last; ++y) {
+      for (int64_t x = 0; x < j.across; ++x) {
+        window<4>(in, n, 2 * y - j.top, 2 * x - j.left, j.in.h, j.in.w, room.zeros, rows);
+        enter_tile<L>(j, room, rows, tile++);
+      }
+    }
+  }
+}
+
+void relu(const Job& j, const Task& t, int64_t begin, int64_t end) {
+  const bool last = j.out.v.layout == Layout::channels_last;
+  for (int64_t n = t.n; n < t.n + t.samples; ++n) {
+    float* y = j.out.data + n * j.out.v.sample;
+    const float *residual = j.relu.residual, *beside = residual ? residual + n * j.out.v.sample : y;
+    const auto run = last ? residual ? relu_span<float, true, true> : relu_span<float, true, false>
+                          : residual ? relu_span<float, false, true> : relu_span<float, false, false>;
+    run(y, beside, j.relu.scale, j.out.c, j.out.v.s, begin * j.out.w, end * j.out.w, j.relu.c);
+  }
+}
+
+template <int L>
+CVK_INLINE void convolve(const Job& j, int64_t begin, int64_t end) {
+  const Room room(j);
+  float* rows[2][4];
+  for (int64_t index = begin; index < end; ++index) {
+    const Task t = task_of(j, index);
+    enter_tiles<L>(j, t, room);
+    for (int64_t k = 0; k < POINTS; ++k) {
+      for (int64_t p = 0; p < j.planes(); ++p) {
+        const int64_t point = p * POINTS + k, weight = j.complex ? point : k;
+        multiply<L, false>({room.inputs + point * room.in_step, j.in_row(), 1,
+                            j.weight + weight * j.in.c * j.out_row(), j.out_row(),
+                            room.results + point * room.out_step, j.out_row(), j.in.c},
+                           t.tiles, j.out_row());
+      }
+    }
+    const int64_t top = 2 * t.first, bottom = std::min(j.out.h, 2 * t.last);
+    Field out = j.out.field();
+    if (j.out.turned()) {
+      const int64_t lines = (bottom - top) * j.out.w, shift = (t.n * lines + top * j.out.w) * j.out.c;
+      out = {room.rows_out - shift, t.samples * lines * j.out.c, lines * j.out.c, j.out.w * j.out.c, j.out.c};
+    }
+    int64_t tile = 0;
+    for (int64_t n = t.n; n < t.n + t.samples; ++n) {
+      for (int64_t y = t.first; y < t.last; ++y) {
+        for (int64_t x = 0; x < j.across; ++x) {
+          window<2>(out, n, 2 * y, 2 * x, j.out.h, j.out.w, room.spare, rows);
+          leave_tile<L>(j, room, rows, tile++);
+        }
+      }
+    }
+    if (j.out.turned()) rows_of(j.out, t, top, bottom, room.rows_out, true);
+    if (j.relu.scale) relu(j, t, top, bottom);
+  }
+}
+
+// The gradient of the weights: each chunk of tasks adds up its own.
+template <int L>
+CVK_INLINE void add_weights(const Job& j, int64_t begin, int64_t end) {
+  const Room room(j);
+  float* rows[2][4];
+  for (int64_t chunk = begin; chunk < end; ++chunk) {
+    float* sum = j.partial + chunk * j.weight_size();
+    std::fill(sum, sum + j.weight_size(), 0.0F);
+    for (int64_t index = chunk * j.tasks() / j.chunks; index < (chunk + 1) * j.tasks() / j.chunks; ++index) {
+      const Task t = task_of(j, index);
+      enter_tiles<L>(j, t, room);
+      const int64_t top = 2 * t.first, bottom = std::min(j.out.h, 2 * t.last);
+      const Field given = j.out.turned() ? rows_of(j.out, t, top, bottom, room.rows_out, false) : j.out.field();
+      int64_t tile = 0;
+      for (int64_t n = t.n; n < t.n + t.samples; ++n) {
+        for (int64_t y = t.first; y < t.last; ++y) {
+          for (int64_t x = 0; x < j.across; ++x) {
+            window<2>(given, n, 2 * y, 2 * x, j.out.h, j.out.w, room.zeros, rows);
+            enter_gradient<L>(j, room, rows, tile++);
+          }
+        }
+      }
+      for (int64_t k = 0; k < POINTS; ++k) {
+        for (int64_t p = 0; p < j.planes(); ++p) {
+          const int64_t point = p * POINTS + k, weight = j.complex ? point : k;
+          multiply<L, true>({room.inputs + point * room.in_step, 1, j.in_row(), room.results + point * room.out_step,
+                             j.out_row(), sum + weight * j.in.c * j.out_row(), j.out_row(), t.tiles},
+                            j.in.c, j.out_row());
+        }
+      }
+    }
+  }
+}
+
+// --- one clone for each width of vector -------------------------------------------------------------------------------
+
+using Worker = void (*)(const Job&, int64_t, int64_t);
+struct Workers {
+  Worker convolve, add_weights;
+};
+
+#define CVK_WORKERS(lanes, ...)                                                                                    \
+  __VA_ARGS__ void convolve_##lanes(const Job& j, int64_t begin, int64_t end) { convolve<lanes>(j, begin, end); } \
+  __VA_ARGS__ void add_weights_##lanes(const Job& j, int64_t begin, int64_t end) { add_weights<lanes>(j, begin, end); }
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+CVK_WORKERS(4)
+CVK_WORKERS(8, __attribute__((target("avx2,fma"))))
+CVK_WORKERS(16, __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl"))))
+
+// lanes: 0 for as many as this processor has
+Workers workers(int64_t lanes) {
+  const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  const bool some = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const int64_t most = wide && some ? 16 : some ? 8 : 4;
+  STD_TORCH_CHECK(lanes <= most, "lanes must be at most ", most, " on this processor");
+  lanes = lanes == 0 ? most : lanes;
+  if (lanes == 16) return {convolve_16, add_weights_16};
+  if (lanes == 8) return {convolve_8, add_weights_8};
+  return {convolve_4, add_weights_4};
+}
+#else
+Workers workers(int64_t) {
+  const auto whole = [](const Job& j, int64_t begin, int64_t end) { convolve<NARROWEST>(j, begin, end); };
+  const auto sums = [](const Job& j, int64_t begin, int64_t end) { add_weights<NARROWEST>(j, begin, end); };
+  return {whole, sums};
+}
+#endif
+
+// --- operators --------------------------------------------------------------------------------------------------------
+
+Side side_of(const Tensor& z, const char* name) {
+  STD_TORCH_CHECK(z.dim() == 5 && z.scalar_type() == ScalarType::Float, name, " must be [N, 2, C, H, W], float32");
+  const Planar v = planar(z, name, true);
+  STD_TORCH_CHECK(v.layout != Layout::interleaved, name, " must not be interleaved");
+  return {data<float>(z), v, v.c, z.size(3), z.size(4)};
+}
+
+void check_kernel(const Tensor& w, int64_t out, int64_t in, const char* name) {
+  STD_TORCH_CHECK(w.dim() == 4 && w.size(0) == out && w.size(1) == in && w.size(2) == 3 && w.size(3) == 3 &&
+                      w.is_contiguous() && w.scalar_type() == ScalarType::Float,
+                  name, " must be [O, I, 3, 3] of the features' channels, contiguous, float32");
+}
+
+// The transformed weights, [1 or 3][POINTS][in][rounded out]; `back`: of the convolution that is the gradient's, with
+// the kernel turned, transposed and conjugated.
+Tensor transformed(const Tensor& re, const std::optional<Tensor>& im, bool back) {
+  const int64_t in = re.size(back ? 0 : 1), out = re.size(back ? 1 : 0), row = rounded_up(out), size = POINTS * in * row;
+  const Tensor to = torch::stable::new_empty(re, {(im ? 3 : 1) * size});
+  float* u = data<float>(to);
+  const float *a = data<float>(re), *b = im ? data<float>(*im) : nullptr;
+  const int64_t grain = std::max<int64_t>(1, GRAIN / (16 * row));
+  torch::stable::parallel_for(0, in, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t o = 0; o < row; ++o) {
+        float* at = u + i * row + o;
+        if (o >= out) {
+          for (int64_t k = 0; k < (im ? 3 : 1) * POINTS; ++k) at[k * in * row] = 0;
+          continue;
+        }
+        const int64_t from = 9 * (back ? i * out + o : o * in + i);
+        transform_weight(a + from, back, 1.0F, at, in * row);
+        if (!im) continue;
+        transform_weight(b + from, back, back ? -1.0F : 1.0F, at + size, in * row);
+        for (int64_t k = 0; k < POINTS; ++k) at[2 * size + k * in * row] = at[k * in * row] + at[size + k * in * row];
+      }
+    }
+  });
+  return to;
+}
+
+void check_geometry(const Job& j) {
+  STD_TORCH_CHECK(j.top >= 0 && j.top <= 2 && j.left >= 0 && j.left <= 2, "padding must be 0, 1 or 2");
+  STD_TORCH_CHECK(j.out.v.n == j.in.v.n && j.out.h == j.in.h + 2 * j.top - 2 && j.out.w == j.in.w + 2 * j.left - 2,
+                  "the result must have the samples and the size that z and the padding give");
+}
+
+// layout: 0 contiguous, 1 channels-last, 2 planes-last
+Tensor result(const Tensor& z, int64_t c, int64_t h, int64_t w, int64_t layout) {
+  const int64_t n = z.size(0), s = h * w;
+  const std::vector<int64_t> sizes{n, 2, c, h, w};
+  STD_TORCH_CHECK(h > 0 && w > 0, "z must be no smaller than the kernel, with the padding");
+  STD_TORCH_CHECK(layout >= 0 && layout <= 2, "layout must be 0, 1 or 2");
+  if (layout == 1) return strided_like(z, sizes, {2 * c * s, c, 1, 2 * c * w, 2 * c});
+  if (layout == 2) return strided_like(z, sizes, {2 * c * s, c * s, 1, c * w, c});
+  return torch::stable::new_empty(z, sizes);
+}
+
+Tensor run(const Tensor& z, const Tensor& re, const std::optional<Tensor>& im, int64_t top, int64_t left, bool back,
+           int64_t layout, int64_t lanes, const std::optional<Tensor>& scale, const std::optional<Tensor>& residual,
+           double c) {
+  Job j{};
+  j.in = side_of(z, "z");
+  const int64_t channels = re.size(back ? 1 : 0);
+  check_kernel(re, back ? j.in.c : channels, back ? channels : j.in.c, "re");
+  if (im) check_kernel(*im, re.size(0), re.size(1), "im");
+  Tensor out = result(z, channels, j.in.h + 2 * top - 2, j.in.w + 2 * left - 2, layout);
+  j.out = side_of(out, "out");
+  j.top = top, j.left = left, j.complex = im.has_value();
+  check_geometry(j);
+  if (scale) {
+    check_vector(*scale, channels, "scale");
+    STD_TORCH_CHECK(scale->scalar_type() == ScalarType::Float, "scale must be float32");
+    STD_TORCH_CHECK(layout != 2, "a result that the ReLU follows is contiguous or channels-last");
+    if (residual) check_alike(*residual, j.out.v, out, "residual");
+    j.relu = {data<const float>(*scale), data_or_null<const float>(residual), static_cast<float>(c)};
+  }
+  if (out.numel() == 0) return out;
+  if (j.in.c == 0) return torch::stable::zero_(out);
+  const Tensor weight = transformed(re, im, back);
+  j.weight = data<float>(weight);
+  j.cut();
+  const Worker worker = workers(lanes).convolve;
+  torch::stable::parallel_for(0, j.tasks(), 1, [&](int64_t begin, int64_t end) { worker(j, begin, end); });
+  return out;
+}
+
+Tensor forward(Tensor z, Tensor re, std::optional<Tensor> im, std::vector<int64_t> padding, bool back, int64_t layout,
+               int64_t lanes) {
+  STD_TORCH_CHECK(padding.size() == 2, "padding must be a pair");
+  return run(z, re, im, padding[0], padding[1], back, layout, lanes, std::nullopt, std::nullopt, 1.0);
+}
+
+Tensor relu_forward(Tensor z, Tensor re, std::optional<Tensor> im, std::vector<int64_t> padding, Tensor scale,
+                    std::optional<Tensor> residual, int64_t layout, double c) {
+  STD_TORCH_CHECK(padding.size() == 2, "padding must be a pair");
+  return run(z, re, im, padding[0], padding[1], false, layout, 0, scale, residual, c);
+}
+
+std::tuple<Tensor, Tensor> weight_backward(Tensor grad, Tensor z, bool complex, std::vector<int64_t> padding,
+                                           int64_t lanes) {
+  STD_TORCH_CHECK(padding.size() == 2, "padding must be a pair");
+  Job j{};
+  j.in = side_of(z, "z"), j.out = side_of(grad, "grad");
+  j.top = padding[0], j.left = padding[1], j.complex = complex;
+  check_geometry(j);
+  const int64_t in = j.in.c, out = j.out.c, row = j.out_row();
+  const Tensor re = torch::stable::new_empty(z, {out, in, 3, 3});
+  const Tensor im = complex ? torch::stable::empty_like(re) : none_like(re);
+  if (re.numel() == 0) return {re, im};
+  j.cut();
+  j.chunks = std::max<int64_t>(1, std::min({PARTIALS, j.tasks(), MOST / j.weight_size()}));
+  const Tensor partial = torch::stable::new_empty(z, {j.chunks * j.weight_size()});
+  j.partial = data<float>(partial);
+  const Worker worker = workers(lanes).add_weights;
+  torch::stable::parallel_for(0, j.chunks, 1, [&](int64_t begin, int64_t end) { worker(j, begin, end); });
+  float *a = data<float>(re), *b = complex ? data<float>(im) : nullptr;
+  const int64_t grain = std::max<int64_t>(1, GRAIN / (16 * row * j.chunks));
+  torch::stable::parallel_for(0, in, grain, [&](int64_t begin, int64_t end) {
+    std::vector<float> sum(static_cast<size_t>(POINTS * row));
+    std::vector<float> kernels(static_cast<size_t>(3 * out * 9));
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t p = 0; p < j.weights(); ++p) {
+        std::fill(sum.begin(), sum.end(), 0.0F);
+        for (int64_t chunk = 0; chunk < j.chunks; ++chunk) {
+          for (int64_t k = 0; k < POINTS; ++k) {
+            const float* from = j.partial + chunk * j.weight_size() + ((p * POINTS + k) * in + i) * row;
+            for (int64_t o = 0; o < row; ++o) sum[k * row + o] += from[o];
+          }
+        }
+        for (int64_t o = 0; o < out; ++o) transform_weight_back(&sum[o], row, &kernels[(p * out + o) * 9]);
+      }
+      for (int64_t o = 0; o < out; ++o) {
+        const float *p = &kernels[o * 9], *q = p + out * 9, *r = q + out * 9;
+        for (int64_t k = 0; k < 9; ++k) {
+          a[(o * in + i) * 9 + k] = complex ? p[k] + r[k] : p[k];
+          if (complex) b[(o * in + i) * 9 + k] = q[k] + r[k];
+        }
+      }
+    }
+  });
+  return {re, im};
+}
+
+}  // namespace
+}  // namespace cvk
+
+STABLE_TORCH_LIBRARY_IMPL(cvkernels, CPU, m) {
+  m.impl("conv_winograd_forward", TORCH_BOX(&cvk::forward));
+  m.impl("conv_winograd_relu_forward", TORCH_BOX(&cvk::relu_forward));
+  m.impl("conv_winograd_weight_backward", TORCH_BOX(&cvk::weight_backward));
+}

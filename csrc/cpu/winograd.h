@@ -1,0 +1,210 @@
+// Winograd's minimal filtering F(2x2, 3x3) over rows of channels: a tile of 2x2 outputs takes 16 products where a direct
+// convolution takes 36.                             (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks")
+//
+//     y = A^T [ (G w G^T) . (B^T d B) ] A        d 4x4 inputs, w 3x3 weights, y 2x2 outputs, . per point of 16
+//
+// Summed over input channels each point is a matrix product. NaN goes exactly where a direct convolution takes it: an
+// output is made of those points alone that are made of its own inputs. Inf becomes NaN where two of them meet.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "../common/inline.h"
+
+namespace cvk {
+
+constexpr int64_t POINTS = 16;
+constexpr int64_t ROUND = 16;  // rows of channels are held in multiples of the widest vector
+
+inline int64_t rounded_up(int64_t count) { return (count + ROUND - 1) / ROUND * ROUND; }
+
+// L floats next to each other, anywhere.
+template <int L>
+struct Floats;
+#if defined(__GNUC__) || defined(__clang__)
+#define CVK_FLOATS(count)                                                               \
+  template <>                                                                           \
+  struct Floats<count> {                                                                \
+    typedef float type __attribute__((vector_size(4 * count), may_alias, aligned(4))); \
+  };
+CVK_FLOATS(4)
+CVK_FLOATS(8)
+CVK_FLOATS(16)
+#undef CVK_FLOATS
+constexpr int NARROWEST = 4;
+#define CVK_UNROLL _Pragma("GCC unroll 16")
+#else
+template <>
+struct Floats<1> {
+  using type = float;
+};
+constexpr int NARROWEST = 1;
+#define CVK_UNROLL
+#endif
+
+template <int L>
+using floats = typename Floats<L>::type;
+
+template <int L>
+CVK_INLINE void load_floats(const float* from, floats<L>& to) {
+  to = *reinterpret_cast<const floats<L>*>(from);
+}
+
+template <int L>
+CVK_INLINE void store_floats(float* to, const floats<L>& x) {
+  *reinterpret_cast<floats<L>*>(to) = x;
+}
+
+// The first `count` of them, 0 after.
+template <int L>
+CVK_INLINE void load_some(const float* from, int64_t count, floats<L>& to) {
+  float held[L] = {};
+  std::memcpy(held, from, static_cast<size_t>(count) * sizeof(float));
+  load_floats<L>(held, to);
+}
+
+template <int L>
+CVK_INLINE void store_some(float* to, int64_t count, const floats<L>& x) {
+  float held[L];
+  store_floats<L>(held, x);
+  std::memcpy(to, held, static_cast<size_t>(count) * sizeof(float));
+}
+
+// B^T d B in place
+template <int L>
+CVK_INLINE void transform_input(floats<L>* d) {
+  CVK_UNROLL
+  for (int j = 0; j < 4; ++j) {
+    const floats<L> a = d[j], b = d[4 + j], c = d[8 + j], e = d[12 + j];
+    d[j] = a - c, d[4 + j] = b + c, d[8 + j] = c - b, d[12 + j] = b - e;
+  }
+  CVK_UNROLL
+  for (int i = 0; i < 16; i += 4) {
+    const floats<L> a = d[i], b = d[i + 1], c = d[i + 2], e = d[i + 3];
+    d[i] = a - c, d[i + 1] = b + c, d[i + 2] = c - b, d[i + 3] = b - e;
+  }
+}
+
+// A^T m A
+template <int L>
+CVK_INLINE void transform_output(const floats<L>* m, floats<L>* y) {
+  floats<L> t[8];
+  CVK_UNROLL
+  for (int j = 0; j < 4; ++j) {
+    t[j] = m[j] + m[4 + j] + m[8 + j];
+    t[4 + j] = m[4 + j] - m[8 + j] - m[12 + j];
+  }
+  CVK_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    y[2 * i] = t[4 * i] + t[4 * i + 1] + t[4 * i + 2];
+    y[2 * i + 1] = t[4 * i + 1] - t[4 * i + 2] - t[4 * i + 3];
+  }
+}
+
+// A g A^T, the transpose of transform_output
+template <int L>
+CVK_INLINE void transform_gradient(const floats<L>* g, floats<L>* q) {
+  floats<L> t[8];
+  CVK_UNROLL
+  for (int j = 0; j < 2; ++j) {
+    t[j] = g[j], t[2 + j] = g[j] + g[2 + j], t[4 + j] = g[j] - g[2 + j], t[6 + j] = -g[2 + j];
+  }
+  CVK_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const floats<L> a = t[2 * i], b = t[2 * i + 1];
+    q[4 * i] = a, q[4 * i + 1] = a + b, q[4 * i + 2] = a - b, q[4 * i + 3] = -b;
+  }
+}
+
+// G w G^T of one kernel, each of its points `step` apart
+CVK_INLINE void transform_weight(const float* w, bool flipped, float sign, float* u, int64_t step) {
+  float t[12];
+  for (int j = 0; j < 3; ++j) {
+    const float a = w[flipped ? 8 - j : j], b = w[flipped ? 5 - j : 3 + j], c = w[flipped ? 2 - j : 6 + j];
+    t[j] = a, t[3 + j] = 0.5F * (a + b + c), t[6 + j] = 0.5F * (a - b + c), t[9 + j] = c;
+  }
+  for (int i = 0; i < 4; ++i) {
+    const float a = sign * t[3 * i], b = sign * t[3 * i + 1], c = sign * t[3 * i + 2];
+    u[(4 * i) * step] = a, u[(4 * i + 1) * step] = 0.5F * (a + b + c);
+    u[(4 * i + 2) * step] = 0.5F * (a - b + c), u[(4 * i + 3) * step] = c;
+  }
+}
+
+// G^T u G, its transpose
+CVK_INLINE void transform_weight_back(const float* u, int64_t step, float* w) {
+  float t[12];
+  for (int j = 0; j < 4; ++j) {
+    const float a = u[j * step], b = u[(4 + j) * step], c = u[(8 + j) * step], d = u[(12 + j) * step];
+    t[j] = a + 0.5F * (b + c), t[4 + j] = 0.5F * (b - c), t[8 + j] = 0.5F * (b + c) + d;
+  }
+  for (int i = 0; i < 3; ++i) {
+    const float a = t[4 * i], b = t[4 * i + 1], c = t[4 * i + 2], d = t[4 * i + 3];
+    w[3 * i] = a + 0.5F * (b + c), w[3 * i + 1] = 0.5F * (b - c), w[3 * i + 2] = 0.5F * (b + c) + d;
+  }
+}
+
+// Operands of out[i][j] (+)= sum over k of a[i][k] b[k][j]: b's and out's rows are dense, a may be turned over.
+struct Product {
+  const float* a;
+  int64_t a_row, a_column;
+  const float* b;
+  int64_t b_row;
+  float* out;
+  int64_t out_row, inner;
+};
+
+// ROWS x COLUMNS vectors of the result stay in registers through the whole sum.
+template <int L, int ROWS, int COLUMNS, bool ADD>
+CVK_INLINE void multiply_block(const Product& p, int64_t row, int64_t column) {
+  floats<L> sum[ROWS][COLUMNS];
+  float* out = p.out + row * p.out_row + column;
+  CVK_UNROLL
+  for (int i = 0; i < ROWS; ++i) {
+    CVK_UNROLL
+    for (int j = 0; j < COLUMNS; ++j) {
+      if constexpr (ADD) {
+        load_floats<L>(out + i * p.out_row + j * L, sum[i][j]);
+      } else {
+        sum[i][j] = floats<L>{};
+      }
+    }
+  }
+  const float *a = p.a + row * p.a_row, *b = p.b + column;
+  for (int64_t k = 0; k < p.inner; ++k) {
+    floats<L> y[COLUMNS];
+    CVK_UNROLL
+    for (int j = 0; j < COLUMNS; ++j) load_floats<L>(b + j * L, y[j]);
+    CVK_UNROLL
+    for (int i = 0; i < ROWS; ++i) {
+      const float x = a[i * p.a_row];
+      CVK_UNROLL
+      for (int j = 0; j < COLUMNS; ++j) sum[i][j] += x * y[j];
+    }
+    a += p.a_column, b += p.b_row;
+  }
+  CVK_UNROLL
+  for (int i = 0; i < ROWS; ++i) {
+    CVK_UNROLL
+    for (int j = 0; j < COLUMNS; ++j) store_floats<L>(out + i * p.out_row + j * L, sum[i][j]);
+  }
+}
+
+template <int L, int COLUMNS, bool ADD>
+CVK_INLINE void multiply_rows(const Product& p, int64_t rows, int64_t column) {
+  constexpr int SIDE = L == 16 ? 8 : 4;  // 16 sums and what they read fit the registers, of which AVX2 has 16
+  int64_t i = 0;
+  for (; i + SIDE <= rows; i += SIDE) multiply_block<L, SIDE, COLUMNS, ADD>(p, i, column);
+  if (SIDE > 4 && i + 4 <= rows) multiply_block<L, 4, COLUMNS, ADD>(p, i, column), i += 4;
+  for (; i < rows; ++i) multiply_block<L, 1, COLUMNS, ADD>(p, i, column);
+}
+
+// columns: a multiple of ROUND
+template <int L, bool ADD>
+CVK_INLINE void multiply(const Product& p, int64_t rows, int64_t columns) {
+  int64_t j = 0;
+  for (; j + 2 * L <= columns; j += 2 * L) multiply_rows<L, 2, ADD>(p, rows, j);
+  for (; j < columns; j += L) multiply_rows<L, 1, ADD>(p, rows, j);
+}
+
+}  // namespace cvk
