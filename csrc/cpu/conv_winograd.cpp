@@ -96,7 +96,7 @@ struct Room {
   int64_t in_step, out_step;     // from point to point
   float *inputs, *results;       // [planes][POINTS][tiles][row]
   float *rows_in, *rows_out;     // strips of contiguous features as rows of channels
-  float *zeros, *spare;          // read and written beyond the edges
+  float* edge;                   // a window that reaches beyond the edges
 
   Room(const Job& j) {
     const int64_t tiles = j.samples * j.strip * j.across;
@@ -106,14 +106,12 @@ struct Room {
                              j.planes() * POINTS * out_step,
                              j.in.turned() ? 2 * j.samples * lines_in * j.in.w * j.in.c : 0,
                              j.out.turned() ? 2 * j.samples * lines_out * j.out.w * j.out.c : 0,
-                             std::max(j.in_row(), j.out_row()),
-                             j.out_row()};
+                             2 * POINTS * std::max(j.in.c, j.out.c)};
     int64_t total = 0;
     for (int64_t s : sizes) total += rounded_up(s);
     float* at = scratch(total);
-    float** parts[] = {&inputs, &results, &rows_in, &rows_out, &zeros, &spare};
-    for (int k = 0; k < 6; ++k) *parts[k] = at, at += rounded_up(sizes[k]);
-    std::fill(zeros, zeros + sizes[4], 0.0F);
+    float** parts[] = {&inputs, &results, &rows_in, &rows_out, &edge};
+    for (int k = 0; k < 5; ++k) *parts[k] = at, at += rounded_up(sizes[k]);
   }
 };
 
@@ -142,27 +140,60 @@ Field inputs_of(const Job& j, const Task& t, const Room& room) {
   return rows_of(j.in, t, begin, std::max(begin, std::min(j.in.h, 2 * t.last + 2 - j.top)), room.rows_in, false);
 }
 
-// SIZE x SIZE pointers to rows of channels from (y, x) on, for both parts; those beyond the edges to `outside`.
+// SIZE x SIZE rows of channels of both parts.
+struct Window {
+  float *re, *im;
+  int64_t row, position;
+};
+
 template <int SIZE>
-CVK_INLINE void window(const Field& field, int64_t n, int64_t y, int64_t x, int64_t h, int64_t w, float* outside,
-                       float* (*rows)[SIZE * SIZE]) {
+CVK_INLINE bool inside(const Side& side, int64_t y, int64_t x) {
+  return y >= 0 && y + SIZE <= side.h && x >= 0 && x + SIZE <= side.w;
+}
+
+inline Window at(const Field& field, int64_t n, int64_t y, int64_t x) {
+  float* re = field.at(n, y, x);
+  return {re, re + field.part, field.row, field.position};
+}
+
+// f(row of the window, row of the feature or null beyond its edges, part) for a window that reaches beyond them.
+template <int SIZE, class F>
+CVK_INLINE void for_rows(const Side& side, const Field& field, const Window& w, int64_t n, int64_t y, int64_t x,
+                         const F& f) {
   for (int i = 0; i < SIZE; ++i) {
     for (int k = 0; k < SIZE; ++k) {
-      const bool inside = y + i >= 0 && y + i < h && x + k >= 0 && x + k < w;
-      float* row = inside ? field.at(n, y + i, x + k) : outside;
-      rows[0][SIZE * i + k] = row;
-      rows[1][SIZE * i + k] = inside ? row + field.part : outside;
+      const bool real = y + i >= 0 && y + i < side.h && x + k >= 0 && x + k < side.w;
+      float* row = real ? field.at(n, y + i, x + k) : nullptr;
+      const int64_t place = i * w.row + k * w.position;
+      f(w.re + place, row);
+      f(w.im + place, real ? row + field.part : nullptr);
     }
   }
 }
 
-template <int L, int COUNT>
-CVK_INLINE void load_rows(float* const* rows, int64_t c, int64_t channels, floats<L>* to) {
+// A window as it lies, or beyond the edges a copy with zeros there.
+template <int SIZE>
+CVK_INLINE Window read_window(const Side& side, const Field& field, int64_t n, int64_t y, int64_t x, float* edge) {
+  if (inside<SIZE>(side, y, x)) return at(field, n, y, x);
+  const Window w{edge, edge + POINTS * side.c, SIZE * side.c, side.c};
+  for_rows<SIZE>(side, field, w, n, y, x, [&](float* to, const float* row) {
+    row ? std::memcpy(to, row, static_cast<size_t>(side.c) * sizeof(float))
+        : std::memset(to, 0, static_cast<size_t>(side.c) * sizeof(float));
+  });
+  return w;
+}
+
+template <int L, int SIZE>
+CVK_INLINE void load_window(const float* from, const Window& w, int64_t c, int64_t channels, floats<L>* to) {
   if (c + L <= channels) {
     CVK_UNROLL
-    for (int k = 0; k < COUNT; ++k) load_floats<L>(rows[k] + c, to[k]);
+    for (int k = 0; k < SIZE * SIZE; ++k) {
+      load_floats<L>(from + k / SIZE * w.row + k % SIZE * w.position + c, to[k]);
+    }
   } else {
-    for (int k = 0; k < COUNT; ++k) load_some<L>(rows[k] + c, channels - c, to[k]);
+    for (int k = 0; k < SIZE * SIZE; ++k) {
+      load_some<L>(from + k / SIZE * w.row + k % SIZE * w.position + c, channels - c, to[k]);
+    }
   }
 }
 
@@ -174,15 +205,15 @@ CVK_INLINE void store_points(const floats<L>* x, float* to, int64_t step) {
 
 // Inputs of one tile, all channels: re, im and, for complex weights, their sum.
 template <int L>
-CVK_INLINE void enter_tile(const Job& j, const Room& room, float* (*rows)[POINTS], int64_t tile) {
+CVK_INLINE void enter_tile(const Job& j, const Room& room, const Window& w, int64_t tile) {
   const int64_t plane = POINTS * room.in_step;
   float* to = room.inputs + tile * j.in_row();
   for (int64_t c = 0; c < j.in.c; c += L) {
     floats<L> x[POINTS], y[POINTS];
-    load_rows<L, POINTS>(rows[0], c, j.in.c, x);
+    load_window<L, 4>(w.re, w, c, j.in.c, x);
     transform_input<L>(x);
     store_points<L>(x, to + c, room.in_step);
-    load_rows<L, POINTS>(rows[1], c, j.in.c, y);
+    load_window<L, 4>(w.im, w, c, j.in.c, y);
     transform_input<L>(y);
     store_points<L>(y, to + plane + c, room.in_step);
     if (j.complex) {
@@ -196,19 +227,9 @@ CVK_INLINE void enter_tile(const Job& j, const Room& room, float* (*rows)[POINTS
   }
 }
 
-template <int L>
-CVK_INLINE void leave_row(floats<L>* y, float* const* rows, int64_t c, int64_t channels) {
-  if (c + L <= channels) {
-    CVK_UNROLL
-    for (int k = 0; k < 4; ++k) store_floats<L>(rows[k] + c, y[k]);
-  } else {
-    for (int k = 0; k < 4; ++k) store_some<L>(rows[k] + c, channels - c, y[k]);
-  }
-}
-
 // Results of one tile, all channels.
 template <int L>
-CVK_INLINE void leave_tile(const Job& j, const Room& room, float* (*rows)[4], int64_t tile) {
+CVK_INLINE void leave_tile(const Job& j, const Room& room, const Window& w, int64_t tile) {
   const int64_t plane = POINTS * room.out_step;
   const float* from = room.results + tile * j.out_row();
   for (int64_t c = 0; c < j.out.c; c += L) {
@@ -232,20 +253,26 @@ CVK_INLINE void leave_tile(const Job& j, const Room& room, float* (*rows)[4], in
         }
       }
       transform_output<L>(m, y);
-      leave_row<L>(y, rows[part], c, j.out.c);
+      float* to = part == 0 ? w.re : w.im;
+      if (c + L <= j.out.c) {
+        CVK_UNROLL
+        for (int k = 0; k < 4; ++k) store_floats<L>(to + k / 2 * w.row + k % 2 * w.position + c, y[k]);
+      } else {
+        for (int k = 0; k < 4; ++k) store_some<L>(to + k / 2 * w.row + k % 2 * w.position + c, j.out.c - c, y[k]);
+      }
     }
   }
 }
 
 // Gradients of one tile's results, as the products' own.
 template <int L>
-CVK_INLINE void enter_gradient(const Job& j, const Room& room, float* (*rows)[4], int64_t tile) {
+CVK_INLINE void enter_gradient(const Job& j, const Room& room, const Window& w, int64_t tile) {
   const int64_t plane = POINTS * room.out_step;
   float* to = room.results + tile * j.out_row();
   for (int64_t c = 0; c < j.out.c; c += L) {
     floats<L> x[4], y[4], given[4], q[POINTS];
-    load_rows<L, 4>(rows[0], c, j.out.c, x);
-    load_rows<L, 4>(rows[1], c, j.out.c, y);
+    load_window<L, 2>(w.re, w, c, j.out.c, x);
+    load_window<L, 2>(w.im, w, c, j.out.c, y);
     for (int64_t p = 0; p < j.planes(); ++p) {
       CVK_UNROLL
       for (int k = 0; k < 4; ++k) {
@@ -264,13 +291,12 @@ CVK_INLINE void enter_gradient(const Job& j, const Room& room, float* (*rows)[4]
 template <int L>
 CVK_INLINE void enter_tiles(const Job& j, const Task& t, const Room& room) {
   const Field in = inputs_of(j, t, room);
-  float* rows[2][POINTS];
   int64_t tile = 0;
   for (int64_t n = t.n; n < t.n + t.samples; ++n) {
     for (int64_t y = t.first; y < t.last; ++y) {
       for (int64_t x = 0; x < j.across; ++x) {
-        window<4>(in, n, 2 * y - j.top, 2 * x - j.left, j.in.h, j.in.w, room.zeros, rows);
-        enter_tile<L>(j, room, rows, tile++);
+        const Window w = read_window<4>(j.in, in, n, 2 * y - j.top, 2 * x - j.left, room.edge);
+        enter_tile<L>(j, room, w, tile++);
       }
     }
   }
@@ -290,7 +316,6 @@ void relu(const Job& j, const Task& t, int64_t begin, int64_t end) {
 template <int L>
 CVK_INLINE void convolve(const Job& j, int64_t begin, int64_t end) {
   const Room room(j);
-  float* rows[2][4];
   for (int64_t index = begin; index < end; ++index) {
     const Task t = task_of(j, index);
     enter_tiles<L>(j, t, room);
@@ -313,8 +338,15 @@ CVK_INLINE void convolve(const Job& j, int64_t begin, int64_t end) {
     for (int64_t n = t.n; n < t.n + t.samples; ++n) {
       for (int64_t y = t.first; y < t.last; ++y) {
         for (int64_t x = 0; x < j.across; ++x) {
-          window<2>(out, n, 2 * y, 2 * x, j.out.h, j.out.w, room.spare, rows);
-          leave_tile<L>(j, room, rows, tile++);
+          if (inside<2>(j.out, 2 * y, 2 * x)) {
+            leave_tile<L>(j, room, at(out, n, 2 * y, 2 * x), tile++);
+            continue;
+          }
+          const Window w{room.edge, room.edge + POINTS * j.out.c, 2 * j.out.c, j.out.c};
+          leave_tile<L>(j, room, w, tile++);
+          for_rows<2>(j.out, out, w, n, 2 * y, 2 * x, [&](const float* from, float* row) {
+            if (row) std::memcpy(row, from, static_cast<size_t>(j.out.c) * sizeof(float));
+          });
         }
       }
     }
@@ -327,7 +359,6 @@ CVK_INLINE void convolve(const Job& j, int64_t begin, int64_t end) {
 template <int L>
 CVK_INLINE void add_weights(const Job& j, int64_t begin, int64_t end) {
   const Room room(j);
-  float* rows[2][4];
   for (int64_t chunk = begin; chunk < end; ++chunk) {
     float* sum = j.partial + chunk * j.weight_size();
     std::fill(sum, sum + j.weight_size(), 0.0F);
@@ -340,8 +371,7 @@ CVK_INLINE void add_weights(const Job& j, int64_t begin, int64_t end) {
       for (int64_t n = t.n; n < t.n + t.samples; ++n) {
         for (int64_t y = t.first; y < t.last; ++y) {
           for (int64_t x = 0; x < j.across; ++x) {
-            window<2>(given, n, 2 * y, 2 * x, j.out.h, j.out.w, room.zeros, rows);
-            enter_gradient<L>(j, room, rows, tile++);
+            enter_gradient<L>(j, room, read_window<2>(j.out, given, n, 2 * y, 2 * x, room.edge), tile++);
           }
         }
       }
@@ -357,16 +387,100 @@ CVK_INLINE void add_weights(const Job& j, int64_t begin, int64_t end) {
   }
 }
 
-// --- one clone for each width of vector -------------------------------------------------------------------------------
+// The kernels [O, I, 3, 3] of a convolution from `in` to `out` channels, or their gradients. `back`: of the one that
+// gives the gradient of the features, its kernels turned, transposed and conjugated.
+struct Kernels {
+  float *re, *im;  // no im: real weights
+  int64_t in, out;
+  bool back;
+  float* points;    // [1 or 3][POINTS][in][rounded out]; several of them one behind the other
+  int64_t partials;
 
-using Worker = void (*)(const Job&, int64_t, int64_t);
-struct Workers {
-  Worker convolve, add_weights;
+  int64_t row() const { return rounded_up(out); }
+  int64_t plane() const { return POINTS * in * row(); }
+  int64_t count() const { return im ? 3 : 1; }
+  int64_t place(int64_t i, int64_t o) const { return 9 * (back ? i * out + o : o * in + i); }
 };
 
-#define CVK_WORKERS(lanes, ...)                                                                                    \
-  __VA_ARGS__ void convolve_##lanes(const Job& j, int64_t begin, int64_t end) { convolve<lanes>(j, begin, end); } \
-  __VA_ARGS__ void add_weights_##lanes(const Job& j, int64_t begin, int64_t end) { add_weights<lanes>(j, begin, end); }
+// The points of the kernels of input channels [begin, end).
+template <int L>
+CVK_INLINE void enter_weights(const Kernels& w, int64_t begin, int64_t end) {
+  const int64_t point = w.in * w.row();
+  for (int64_t i = begin; i < end; ++i) {
+    for (int64_t o = 0; o < w.row(); o += L) {
+      float held[9][L] = {};
+      floats<L> kernel[9], re[POINTS], im[POINTS];
+      for (int part = 0; part < (w.im ? 2 : 1); ++part) {
+        const float* from = part == 0 ? w.re : w.im;
+        for (int64_t lane = 0; lane < std::min<int64_t>(L, w.out - o); ++lane) {
+          const float* k = from + w.place(i, o + lane);
+          for (int at = 0; at < 9; ++at) held[at][lane] = k[w.back ? 8 - at : at];
+        }
+        for (int at = 0; at < 9; ++at) load_floats<L>(held[at], kernel[at]);
+        transform_weight<L>(kernel, part == 0 ? re : im);
+      }
+      float* to = w.points + i * w.row() + o;
+      store_points<L>(re, to, point);
+      if (!w.im) continue;
+      for (int k = 0; k < POINTS; ++k) {
+        im[k] = w.back ? -im[k] : im[k];
+        re[k] += im[k];
+      }
+      store_points<L>(im, to + w.plane(), point);
+      store_points<L>(re, to + 2 * w.plane(), point);
+    }
+  }
+}
+
+// From the sums of the points to the gradients of these kernels.
+template <int L>
+CVK_INLINE void leave_weights(const Kernels& w, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    for (int64_t o = 0; o < w.row(); o += L) {
+      floats<L> sum[POINTS], kernel[3][9];
+      for (int64_t p = 0; p < w.count(); ++p) {
+        for (int k = 0; k < POINTS; ++k) {
+          const float* from = w.points + p * w.plane() + (k * w.in + i) * w.row() + o;
+          load_floats<L>(from, sum[k]);
+          for (int64_t partial = 1; partial < w.partials; ++partial) {
+            floats<L> more;
+            load_floats<L>(from + partial * w.count() * w.plane(), more);
+            sum[k] += more;
+          }
+        }
+        transform_weight_back<L>(sum, kernel[p]);
+      }
+      for (int part = 0; part < (w.im ? 2 : 1); ++part) {
+        float held[9][L];
+        for (int at = 0; at < 9; ++at) {
+          store_floats<L>(held[at], w.im ? kernel[part][at] + kernel[2][at] : kernel[0][at]);
+        }
+        float* to = part == 0 ? w.re : w.im;
+        for (int64_t lane = 0; lane < std::min<int64_t>(L, w.out - o); ++lane) {
+          for (int at = 0; at < 9; ++at) to[w.place(i, o + lane) + at] = held[at][lane];
+        }
+      }
+    }
+  }
+}
+
+// --- one clone for each width of vector -------------------------------------------------------------------------------
+
+struct Workers {
+  void (*convolve)(const Job&, int64_t, int64_t);
+  void (*add_weights)(const Job&, int64_t, int64_t);
+  void (*enter_weights)(const Kernels&, int64_t, int64_t);
+  void (*leave_weights)(const Kernels&, int64_t, int64_t);
+};
+
+#define CVK_WORKER(name, Work, L, ...) \
+  __VA_ARGS__ void name##_##L(const Work& work, int64_t begin, int64_t end) { name<L>(work, begin, end); }
+#define CVK_WORKERS(L, ...)                          \
+  CVK_WORKER(convolve, Job, L, __VA_ARGS__)          \
+  CVK_WORKER(add_weights, Job, L, __VA_ARGS__)       \
+  CVK_WORKER(enter_weights, Kernels, L, __VA_ARGS__) \
+  CVK_WORKER(leave_weights, Kernels, L, __VA_ARGS__) \
+  constexpr Workers workers_##L{convolve_##L, add_weights_##L, enter_weights_##L, leave_weights_##L};
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 CVK_WORKERS(4)
@@ -375,22 +489,20 @@ CVK_WORKERS(16, __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512
 
 // lanes: 0 for as many as this processor has
 Workers workers(int64_t lanes) {
-  const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   const bool some = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const int64_t most = wide && some ? 16 : some ? 8 : 4;
+  const bool wide = some && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  const int64_t most = wide ? 16 : some ? 8 : 4;
   STD_TORCH_CHECK(lanes <= most, "lanes must be at most ", most, " on this processor");
   lanes = lanes == 0 ? most : lanes;
-  if (lanes == 16) return {convolve_16, add_weights_16};
-  if (lanes == 8) return {convolve_8, add_weights_8};
-  return {convolve_4, add_weights_4};
+  return lanes == 16 ? workers_16 : lanes == 8 ? workers_8 : workers_4;
 }
+#elif defined(__GNUC__) || defined(__clang__)
+CVK_WORKERS(4)
+Workers workers(int64_t) { return workers_4; }
 #else
-Workers workers(int64_t) {
-  const auto whole = [](const Job& j, int64_t begin, int64_t end) { convolve<NARROWEST>(j, begin, end); };
-  const auto sums = [](const Job& j, int64_t begin, int64_t end) { add_weights<NARROWEST>(j, begin, end); };
-  return {whole, sums};
-}
+CVK_WORKERS(1)
+Workers workers(int64_t) { return workers_1; }
 #endif
 
 // --- operators --------------------------------------------------------------------------------------------------------
@@ -408,31 +520,11 @@ void check_kernel(const Tensor& w, int64_t out, int64_t in, const char* name) {
                   name, " must be [O, I, 3, 3] of the features' channels, contiguous, float32");
 }
 
-// The transformed weights, [1 or 3][POINTS][in][rounded out]; `back`: of the convolution that is the gradient's, with
-// the kernel turned, transposed and conjugated.
-Tensor transformed(const Tensor& re, const std::optional<Tensor>& im, bool back) {
-  const int64_t in = re.size(back ? 0 : 1), out = re.size(back ? 1 : 0), row = rounded_up(out), size = POINTS * in * row;
-  const Tensor to = torch::stable::new_empty(re, {(im ? 3 : 1) * size});
-  float* u = data<float>(to);
-  const float *a = data<float>(re), *b = im ? data<float>(*im) : nullptr;
-  const int64_t grain = std::max<int64_t>(1, GRAIN / (16 * row));
-  torch::stable::parallel_for(0, in, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      for (int64_t o = 0; o < row; ++o) {
-        float* at = u + i * row + o;
-        if (o >= out) {
-          for (int64_t k = 0; k < (im ? 3 : 1) * POINTS; ++k) at[k * in * row] = 0;
-          continue;
-        }
-        const int64_t from = 9 * (back ? i * out + o : o * in + i);
-        transform_weight(a + from, back, 1.0F, at, in * row);
-        if (!im) continue;
-        transform_weight(b + from, back, back ? -1.0F : 1.0F, at + size, in * row);
-        for (int64_t k = 0; k < POINTS; ++k) at[2 * size + k * in * row] = at[k * in * row] + at[size + k * in * row];
-      }
-    }
-  });
-  return to;
+// f(begin, end) over input channels
+template <class F>
+void for_inputs(const Kernels& w, const F& f) {
+  const int64_t each = 2 * w.count() * POINTS * w.row() * std::max<int64_t>(1, w.partials);
+  torch::stable::parallel_for(0, w.in, std::max<int64_t>(1, GRAIN / each), f);
 }
 
 void check_geometry(const Job& j) {
@@ -473,11 +565,13 @@ Tensor run(const Tensor& z, const Tensor& re, const std::optional<Tensor>& im, i
   }
   if (out.numel() == 0) return out;
   if (j.in.c == 0) return torch::stable::zero_(out);
-  const Tensor weight = transformed(re, im, back);
-  j.weight = data<float>(weight);
+  Kernels w{data<float>(re), im ? data<float>(*im) : nullptr, j.in.c, channels, back, nullptr, 1};
+  const Tensor points = torch::stable::new_empty(z, {j.weight_size()});
+  w.points = j.weight = data<float>(points);
+  const Workers work = workers(lanes);
+  for_inputs(w, [&](int64_t begin, int64_t end) { work.enter_weights(w, begin, end); });
   j.cut();
-  const Worker worker = workers(lanes).convolve;
-  torch::stable::parallel_for(0, j.tasks(), 1, [&](int64_t begin, int64_t end) { worker(j, begin, end); });
+  torch::stable::parallel_for(0, j.tasks(), 1, [&](int64_t begin, int64_t end) { work.convolve(j, begin, end); });
   return out;
 }
 
@@ -500,41 +594,18 @@ std::tuple<Tensor, Tensor> weight_backward(Tensor grad, Tensor z, bool complex, 
   j.in = side_of(z, "z"), j.out = side_of(grad, "grad");
   j.top = padding[0], j.left = padding[1], j.complex = complex;
   check_geometry(j);
-  const int64_t in = j.in.c, out = j.out.c, row = j.out_row();
+  const int64_t in = j.in.c, out = j.out.c;
   const Tensor re = torch::stable::new_empty(z, {out, in, 3, 3});
   const Tensor im = complex ? torch::stable::empty_like(re) : none_like(re);
   if (re.numel() == 0) return {re, im};
   j.cut();
-  j.chunks = std::max<int64_t>(1, std::min({PARTIALS, j.tasks(), MOST / j.weight_size()}));
+  j.chunks = std::max<int64_t>(1, std::min({PARTIALS, j.tasks() / 8, MOST / j.weight_size()}));
   const Tensor partial = torch::stable::new_empty(z, {j.chunks * j.weight_size()});
   j.partial = data<float>(partial);
-  const Worker worker = workers(lanes).add_weights;
-  torch::stable::parallel_for(0, j.chunks, 1, [&](int64_t begin, int64_t end) { worker(j, begin, end); });
-  float *a = data<float>(re), *b = complex ? data<float>(im) : nullptr;
-  const int64_t grain = std::max<int64_t>(1, GRAIN / (16 * row * j.chunks));
-  torch::stable::parallel_for(0, in, grain, [&](int64_t begin, int64_t end) {
-    std::vector<float> sum(static_cast<size_t>(POINTS * row));
-    std::vector<float> kernels(static_cast<size_t>(3 * out * 9));
-    for (int64_t i = begin; i < end; ++i) {
-      for (int64_t p = 0; p < j.weights(); ++p) {
-        std::fill(sum.begin(), sum.end(), 0.0F);
-        for (int64_t chunk = 0; chunk < j.chunks; ++chunk) {
-          for (int64_t k = 0; k < POINTS; ++k) {
-            const float* from = j.partial + chunk * j.weight_size() + ((p * POINTS + k) * in + i) * row;
-            for (int64_t o = 0; o < row; ++o) sum[k * row + o] += from[o];
-          }
-        }
-        for (int64_t o = 0; o < out; ++o) transform_weight_back(&sum[o], row, &kernels[(p * out + o) * 9]);
-      }
-      for (int64_t o = 0; o < out; ++o) {
-        const float *p = &kernels[o * 9], *q = p + out * 9, *r = q + out * 9;
-        for (int64_t k = 0; k < 9; ++k) {
-          a[(o * in + i) * 9 + k] = complex ? p[k] + r[k] : p[k];
-          if (complex) b[(o * in + i) * 9 + k] = q[k] + r[k];
-        }
-      }
-    }
-  });
+  const Workers work = workers(lanes);
+  torch::stable::parallel_for(0, j.chunks, 1, [&](int64_t begin, int64_t end) { work.add_weights(j, begin, end); });
+  const Kernels w{data<float>(re), complex ? data<float>(im) : nullptr, in, out, false, j.partial, j.chunks};
+  for_inputs(w, [&](int64_t begin, int64_t end) { work.leave_weights(w, begin, end); });
   return {re, im};
 }
 

@@ -117,30 +117,35 @@ CVK_INLINE void transform_gradient(const floats<L>* g, floats<L>* q) {
   }
 }
 
-// G w G^T of one kernel, each of its points `step` apart
-CVK_INLINE void transform_weight(const float* w, bool flipped, float sign, float* u, int64_t step) {
-  float t[12];
+// G w G^T
+template <int L>
+CVK_INLINE void transform_weight(const floats<L>* w, floats<L>* u) {
+  floats<L> t[12];
+  CVK_UNROLL
   for (int j = 0; j < 3; ++j) {
-    const float a = w[flipped ? 8 - j : j], b = w[flipped ? 5 - j : 3 + j], c = w[flipped ? 2 - j : 6 + j];
-    t[j] = a, t[3 + j] = 0.5F * (a + b + c), t[6 + j] = 0.5F * (a - b + c), t[9 + j] = c;
+    const floats<L> ends = 0.5F * (w[j] + w[6 + j]), middle = 0.5F * w[3 + j];
+    t[j] = w[j], t[3 + j] = ends + middle, t[6 + j] = ends - middle, t[9 + j] = w[6 + j];
   }
+  CVK_UNROLL
   for (int i = 0; i < 4; ++i) {
-    const float a = sign * t[3 * i], b = sign * t[3 * i + 1], c = sign * t[3 * i + 2];
-    u[(4 * i) * step] = a, u[(4 * i + 1) * step] = 0.5F * (a + b + c);
-    u[(4 * i + 2) * step] = 0.5F * (a - b + c), u[(4 * i + 3) * step] = c;
+    const floats<L> ends = 0.5F * (t[3 * i] + t[3 * i + 2]), middle = 0.5F * t[3 * i + 1];
+    u[4 * i] = t[3 * i], u[4 * i + 1] = ends + middle, u[4 * i + 2] = ends - middle, u[4 * i + 3] = t[3 * i + 2];
   }
 }
 
 // G^T u G, its transpose
-CVK_INLINE void transform_weight_back(const float* u, int64_t step, float* w) {
-  float t[12];
+template <int L>
+CVK_INLINE void transform_weight_back(const floats<L>* u, floats<L>* w) {
+  floats<L> t[12];
+  CVK_UNROLL
   for (int j = 0; j < 4; ++j) {
-    const float a = u[j * step], b = u[(4 + j) * step], c = u[(8 + j) * step], d = u[(12 + j) * step];
-    t[j] = a + 0.5F * (b + c), t[4 + j] = 0.5F * (b - c), t[8 + j] = 0.5F * (b + c) + d;
+    const floats<L> sum = 0.5F * (u[4 + j] + u[8 + j]);
+    t[j] = u[j] + sum, t[4 + j] = 0.5F * (u[4 + j] - u[8 + j]), t[8 + j] = sum + u[12 + j];
   }
+  CVK_UNROLL
   for (int i = 0; i < 3; ++i) {
-    const float a = t[4 * i], b = t[4 * i + 1], c = t[4 * i + 2], d = t[4 * i + 3];
-    w[3 * i] = a + 0.5F * (b + c), w[3 * i + 1] = 0.5F * (b - c), w[3 * i + 2] = 0.5F * (b + c) + d;
+    const floats<L> b = t[4 * i + 1], c = t[4 * i + 2], sum = 0.5F * (b + c);
+    w[3 * i] = t[4 * i] + sum, w[3 * i + 1] = 0.5F * (b - c), w[3 * i + 2] = sum + t[4 * i + 3];
   }
 }
 

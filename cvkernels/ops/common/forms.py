@@ -1,14 +1,15 @@
-"""The forms in which torch's real convolution or linear map computes a complex one, and which is chosen where.
+"""The forms in which a complex convolution or linear map is computed on real numbers, and which is chosen where.
 
-=======  =========================================================  ==================================================
-block    one product, [[A, -B], [B, A]] on ``[N, 2C, H, W]``        four products; the subtraction in the accumulator
-gauss    three, A, B, A + B on re, im, re + im                      three products; sums before and after
-four     four, A and B on re and im                                 four products, as one would write it by hand
-batch    one, [A; B] on ``[2N, C, H, W]``; real weights: A alone    four products (real weights: two)
-=======  =========================================================  ==================================================
+========  ========================================================  ==================================================
+block     one product, [[A, -B], [B, A]] on ``[N, 2C, H, W]``       four products; the subtraction in the accumulator
+gauss     three, A, B, A + B on re, im, re + im                     three products; sums before and after
+four      four, A and B on re and im                                four products, as one would write it by hand
+batch     one, [A; B] on ``[2N, C, H, W]``; real weights: A alone   four products (real weights: two)
+winograd  3x3 with stride 1, float32 on a CPU: a kernel of ours     4/3 products (real weights: 8/9), as gauss
+========  ========================================================  ==================================================
 
-``-last`` after a name: features are brought to channels-last first, and what comes out back again. Channels-last
-features are computed so under any form.
+All but the last are torch's real convolution or linear map. ``-last`` after their names: features are brought to
+channels-last first, and what comes out back again. Channels-last features are computed so under any form.
 """
 
 import contextlib
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from ... import backend
 
-NAMES = tuple(f"{form}{layout}" for form in ("block", "gauss", "four", "batch") for layout in ("", "-last"))
+TORCHS = tuple(f"{form}{layout}" for form in ("block", "gauss", "four", "batch") for layout in ("", "-last"))
+NAMES = (*TORCHS, "winograd")
 HALVES = (torch.float16, torch.bfloat16)
 _asked: str | None = None
 
@@ -45,10 +47,19 @@ def use_conv_form(form: str):
         _asked = before
 
 
-def chosen(z: Tensor, weight: Tensor, is_complex: bool) -> str:
-    """The form for planar ``z`` and real parts like ``weight``: what was asked for, else by the table."""
-    form = _asked or _table(z.device.type, z.dtype, weight.shape)
+def chosen(z: Tensor, weight: Tensor, is_complex: bool, winograd: bool = False) -> str:
+    """The form for planar ``z`` and real parts like ``weight``: what was asked for, else by the table. ``winograd``:
+    whether that form can do it.
+    """
+    if winograd and (_asked == "winograd" or _asked is None and _filtered(weight, is_complex)):
+        return "winograd"
+    form = _table(z.device.type, z.dtype, weight.shape) if _asked in (None, "winograd") else _asked
     return form if is_complex else f"batch{'-last' if form.endswith('-last') else ''}"
+
+
+def _filtered(weight: Tensor, is_complex: bool) -> bool:
+    """Whether Winograd's filtering wins, where it can be had."""
+    return min(weight.shape[:2]) >= 16
 
 
 def _table(device_type: str, dtype: torch.dtype, weight: torch.Size) -> str:

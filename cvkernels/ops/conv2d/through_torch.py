@@ -23,6 +23,11 @@ class Geometry(NamedTuple):
     dilation: tuple[int, int]
     groups: int
 
+    def result(self, size, kernel) -> tuple[int, ...]:
+        """Height and width of what comes out of a map of ``size``."""
+        axes = zip(size, kernel, self.stride, self.padding, self.dilation, strict=True)
+        return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+
 
 @dataclass(frozen=True)
 class Form:
@@ -51,19 +56,12 @@ def _convolved(form: Form, z, a, b, how: Geometry, inside: bool) -> list[Tensor]
     ]
 
 
-def run_relu(name: str, z, a, b, how: Geometry, outside: bool, scale: Tensor, residual: Tensor | None, c: float):
-    """magnitude_relu(run(...) * scale + residual, c), the ReLU in the pass that joins the planes; channels-last inside.
-    ``residual`` ``[N, 2, O, h, w]`` in any strides. For the names of `ENDS`.
+def run_relu(name: str, z, a, b, how: Geometry, scale: Tensor, residual: Tensor | None, c: float) -> Tensor:
+    """magnitude_relu(run(...) * scale + residual, c), the ReLU in the pass that joins the planes; channels-last inside
+    and as it returns, ``residual`` like it. For the names of `ENDS`.
     """
     done = _convolved(FORMS[name], z, a, b, how, True)
-    if residual is not None:
-        n, channels, *size = done[0].shape
-        n, channels = n // (2 if name == "real" else 1), channels // (2 if ENDS[name] == BLOCK else 1)
-        wanted = [n, 2, channels, *size]
-        if list(residual.shape) != wanted:
-            raise ValueError(f"`residual` must have the shape of the result {wanted}, got {list(residual.shape)}")
-        residual = dense(residual.flatten(1, 2), outside).unflatten(1, (2, -1))
-    return joined_relu(done, scale, residual, ENDS[name], outside, c)
+    return joined_relu(done, scale, residual, ENDS[name], True, c)
 
 
 def gradients(form: Form, z, a, b, grad: Tensor, how: Geometry, needs, inside: bool, outside: bool):

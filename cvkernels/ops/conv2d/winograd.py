@@ -1,0 +1,85 @@
+"""A 3x3 convolution by Winograd's filtering on a CPU: 16 products for a tile of four results where a direct one takes
+36, and Gauss's three of each for complex weights, so 12 for a complex result that took 36.
+
+One kernel reads the feature and writes the result, in any layout; the gradient of the features is the same kernel with
+the weight turned and transposed, that of the weights its own.
+"""
+
+import torch
+from torch import Tensor
+
+from ... import backend
+from ...planar import is_channels_last, is_planes_last
+from .planes import PLANES
+
+OP = backend.op("conv_winograd", cpu=(torch.float32,))
+LAYOUTS = (False, True, PLANES)  # of a result, in the kernel's numbers
+
+
+def fits(z: Tensor, a: Tensor, how) -> bool:
+    """Whether this convolution is one the kernel does: 3x3, stride 1, padding of at most 2, float32, on a CPU."""
+    if z.device.type != "cpu" or a.shape[2:] != (3, 3) or how.groups != 1:
+        return False
+    dense = how.stride == (1, 1) and how.dilation == (1, 1) and max(how.padding) <= 2
+    room = min(size + 2 * p for size, p in zip(z.shape[3:], how.padding, strict=True)) >= 3
+    return dense and room and backend.choose(OP, z) == "cpu"
+
+
+def run(z: Tensor, a: Tensor, b: Tensor | None, how, layout: bool | str) -> Tensor:
+    """The convolution of planar ``z``, in this layout."""
+    return torch.ops.cvkernels.conv_winograd_forward.default(
+        _read(z), *_stored(a, b), how.padding, False, LAYOUTS.index(layout)
+    )
+
+
+def run_relu(z, a, b, how, scale: Tensor, residual: Tensor | None, c: float) -> Tensor:
+    """magnitude_relu(run(...) * scale + residual, c) in the same pass, channels-last as ``residual`` is."""
+    kernel = torch.ops.cvkernels.conv_winograd_relu_forward.default
+    return kernel(_read(z), *_stored(a, b), how.padding, scale, residual, LAYOUTS.index(True), c)
+
+
+def gradients(z, a, b, grad: Tensor, how, needs, layout: bool | str):
+    """Of ``z`` (in this layout), ``a`` and ``b``, None where ``needs`` has False."""
+    of_z = of_a = of_b = None
+    grad = _read(grad)
+    if needs[0]:
+        padding = [2 - p for p in how.padding]
+        kernel = torch.ops.cvkernels.conv_winograd_forward.default
+        of_z = kernel(grad, *_stored(a, b), padding, True, LAYOUTS.index(layout))
+    if needs[1] or needs[2]:
+        kernel = torch.ops.cvkernels.conv_winograd_weight_backward.default
+        of_a, of_b = kernel(grad, _read(z), b is not None, how.padding)
+    return of_z, of_a.to(a.dtype) if needs[1] else None, of_b.to(b.dtype) if needs[2] else None
+
+
+def _stored(a: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    return a.float().contiguous(), None if b is None else b.float().contiguous()
+
+
+def _read(z: Tensor) -> Tensor:
+    return z if is_channels_last(z) or is_planes_last(z) else z.contiguous()
+
+
+if backend.compiled:
+
+    def _result(z, channels, padding, layout):
+        n, _, _, h, w = z.shape
+        h, w = h + 2 * padding[0] - 2, w + 2 * padding[1] - 2
+        if layout == 0:
+            return z.new_empty(n, 2, channels, h, w)
+        if layout == 1:
+            return z.new_empty(n, h, w, 2, channels).permute(0, 3, 4, 1, 2)
+        return z.new_empty(n, 2, h, w, channels).movedim(-1, 2)
+
+    @torch.library.register_fake("cvkernels::conv_winograd_forward")
+    def _(z, re, im, padding, back, layout, lanes=0):
+        return _result(z, re.shape[1 if back else 0], padding, layout)
+
+    @torch.library.register_fake("cvkernels::conv_winograd_relu_forward")
+    def _(z, re, im, padding, scale, residual, layout, c):
+        return _result(z, re.shape[0], padding, layout)
+
+    @torch.library.register_fake("cvkernels::conv_winograd_weight_backward")
+    def _(grad, z, complex, padding, lanes=0):  # noqa: A002
+        re = z.new_empty(grad.shape[2], z.shape[2], 3, 3)
+        return re, torch.empty_like(re) if complex else z.new_empty(0)
