@@ -77,7 +77,7 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
   // CPU. z in any dense layout but the interleaved one; re and im (none: real weights) [O, I, 3, 3], contiguous. back:
   // the gradient of the features, z being that of the result and padding 2 less the convolution's. layout of the
   // result: 0 contiguous, 1 channels-last, 2 strides of [N, 2, H, W, C]. lanes: floats of a vector, 0 for as many as
-  // the processor has. relu: as in conv_planes_relu_forward. weight_backward: gradients of re and, if complex, of im.
+  // the processor has. relu: as in conv_planes_relu_forward. backward: the gradients of re and, if complex, of im.
   m.def(
       "conv_winograd_forward(Tensor z, Tensor re, Tensor? im, int[] padding, bool back, int layout, int lanes=0) -> "
       "Tensor");
@@ -85,7 +85,7 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
       "conv_winograd_relu_forward(Tensor z, Tensor re, Tensor? im, int[] padding, Tensor scale, Tensor? residual, "
       "int layout, float c) -> Tensor");
   m.def(
-      "conv_winograd_weight_backward(Tensor grad, Tensor z, bool complex, int[] padding, int lanes=0) -> "
+      "conv_winograd_backward(Tensor grad, Tensor z, bool complex, int[] padding, int lanes=0) -> "
       "(Tensor, Tensor)");
 
   // Block weights [[A, -B], [B, A]] of many layers, each part [O, I, *], contiguous and of one dtype, in one flat

@@ -615,5 +615,5 @@ std::tuple<Tensor, Tensor> weight_backward(Tensor grad, Tensor z, bool complex, 
 STABLE_TORCH_LIBRARY_IMPL(cvkernels, CPU, m) {
   m.impl("conv_winograd_forward", TORCH_BOX(&cvk::forward));
   m.impl("conv_winograd_relu_forward", TORCH_BOX(&cvk::relu_forward));
-  m.impl("conv_winograd_weight_backward", TORCH_BOX(&cvk::weight_backward));
+  m.impl("conv_winograd_backward", TORCH_BOX(&cvk::weight_backward));
 }

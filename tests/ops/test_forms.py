@@ -10,7 +10,7 @@ import cvkernels.nn as cnn
 from cvkernels import to_channels_last, use_backend, use_conv_form
 from cvkernels.backend import FLOATS
 from cvkernels.ops.common.forms import NAMES
-from cvkernels.planar import is_planes_last
+from cvkernels.planar import is_channels_last, is_planes_last
 from tests.close import assert_close
 
 from .suite import Recorder
@@ -143,6 +143,25 @@ def test_planes_and_their_transpose(form, size):
             torch.library.opcheck(torch.ops.cvkernels.conv_planes_backward.default, (ready, form, last))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_complex_weights_leave_their_result_channels_last(kernel, layout, stride):
+    """Whatever came in, for the norm and the next layer; the public operation gives back the layout it was given."""
+    for dtype in (torch.float32, torch.bfloat16):
+        layer = cnn.ComplexConvBatchNormReLU2d(16, 16, 3, stride, padding=1)
+        z = LAYOUTS[layout](torch.randn(2, 2, 16, 8, 10)).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            y = layer(z)
+            with torch.no_grad():
+                inferred = layer.eval()(z)
+            assert is_channels_last(y) and is_channels_last(inferred)
+            y.sum().backward()
+            plain = F.conv2d(z, layer.conv.kernel(), stride, 1)
+        assert z.grad.stride() == z.stride()
+        assert is_channels_last(plain) == (layout == "channels-last")
+        assert plain.is_contiguous() == (layout == "contiguous")
+
+
 @pytest.mark.parametrize("size", [(3, 16, 5, 7), (2, 32, 8, 9)], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_real_weights_leave_their_planes_to_the_norm_and_to_the_next_layer(kernel, size, layout):
@@ -166,7 +185,8 @@ def test_real_weights_leave_their_planes_to_the_norm_and_to_the_next_layer(kerne
             out = layers[1](between, between) if dtype in FLOATS else between
         assert is_planes_last(between) and is_planes_last(out)
         moved = [op.name() for op, _, _ in seen.calls if "conv_planes" in op.name()]
-        assert moved == ["cvkernels::conv_planes_forward"]  # what came in, once
+        # what came in, once; and not even that where our kernel reads any layout
+        assert moved == ([] if dtype == torch.float32 else ["cvkernels::conv_planes_forward"])
         found = torch.autograd.grad(out, leaves, grad)
         assert found[0].stride() == z.stride()
         # whatever comes next takes it too
@@ -188,12 +208,13 @@ RELU_SIZES = {"odd": (3, 5, 3, 7, 6), "vectors": (2, 16, 32, 8, 8)}  # N, C, O, 
 
 @pytest.mark.parametrize("size", RELU_SIZES.values(), ids=RELU_SIZES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("form", ["gauss-last", "block-last"])
+@pytest.mark.parametrize("form", ["gauss-last", "block-last", "winograd"])
 @pytest.mark.parametrize("weights", ["complex", "real"])
 def test_norm_residual_and_relu_in_the_pass_that_joins(kernel, size, layout, form, weights):
     """Beside the layers one after another, in every dtype; and that it is one pass."""
     n, channels, out, h, w = size
-    for dtype in (torch.float32, torch.float64, torch.bfloat16)[: 3 if form == "block-last" else 2]:
+    taken = {"gauss-last": 2, "block-last": 3, "winograd": 1}[form]  # of these dtypes
+    for dtype in (torch.float32, torch.float64, torch.bfloat16)[:taken]:
         held = torch.float64 if dtype == torch.float64 else torch.float32
         layer = cnn.ComplexConvBatchNormReLU2d(
             channels, out, 3, padding=1, weights=weights, c=0.9, affine=True, dtype=held
@@ -206,9 +227,10 @@ def test_norm_residual_and_relu_in_the_pass_that_joins(kernel, size, layout, for
                 with Recorder() as seen:
                     y = layer(z, residual)
                 names = [op.name().split("::")[1] for op, _, _ in seen.calls]
-                assert names[-1] == "conv_planes_relu_forward" and "batch_norm_relu_forward" not in names
+                assert names[-1] == f"conv_{'winograd' if form == 'winograd' else 'planes'}_relu_forward"
+                assert "batch_norm_relu_forward" not in names
                 torch.library.opcheck(seen.calls[-1][0], seen.calls[-1][1])
-                assert (y.movedim((1, 2), (-2, -1)) if layout == "channels-last" else y).is_contiguous()
+                assert is_channels_last(y)
                 exact = layer.double()
                 with use_backend("reference"), torch.autocast("cpu", enabled=False):
                     rest = residual if residual is None else residual.double()

@@ -13,12 +13,13 @@ from ...planar import is_channels_last, is_planes_last
 from .planes import PLANES
 
 OP = backend.op("conv_winograd", cpu=(torch.float32,))
+RELU = backend.op("conv_winograd_relu", cpu=(torch.float32,))
 LAYOUTS = (False, True, PLANES)  # of a result, in the kernel's numbers
 
 
 def fits(z: Tensor, a: Tensor, how) -> bool:
     """Whether this convolution is one the kernel does: 3x3, stride 1, padding of at most 2, float32, on a CPU."""
-    if z.device.type != "cpu" or a.shape[2:] != (3, 3) or how.groups != 1:
+    if z.device.type != "cpu" or z.dtype not in OP.cpu or a.shape[2:] != (3, 3) or how.groups != 1:
         return False
     dense = how.stride == (1, 1) and how.dilation == (1, 1) and max(how.padding) <= 2
     room = min(size + 2 * p for size, p in zip(z.shape[3:], how.padding, strict=True)) >= 3
@@ -47,7 +48,7 @@ def gradients(z, a, b, grad: Tensor, how, needs, layout: bool | str):
         kernel = torch.ops.cvkernels.conv_winograd_forward.default
         of_z = kernel(grad, *_stored(a, b), padding, True, LAYOUTS.index(layout))
     if needs[1] or needs[2]:
-        kernel = torch.ops.cvkernels.conv_winograd_weight_backward.default
+        kernel = torch.ops.cvkernels.conv_winograd_backward.default
         of_a, of_b = kernel(grad, _read(z), b is not None, how.padding)
     return of_z, of_a.to(a.dtype) if needs[1] else None, of_b.to(b.dtype) if needs[2] else None
 
@@ -79,7 +80,7 @@ if backend.compiled:
     def _(z, re, im, padding, scale, residual, layout, c):
         return _result(z, re.shape[0], padding, layout)
 
-    @torch.library.register_fake("cvkernels::conv_winograd_weight_backward")
+    @torch.library.register_fake("cvkernels::conv_winograd_backward")
     def _(grad, z, complex, padding, lanes=0):  # noqa: A002
         re = z.new_empty(grad.shape[2], z.shape[2], 3, 3)
         return re, torch.empty_like(re) if complex else z.new_empty(0)
