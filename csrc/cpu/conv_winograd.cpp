@@ -17,8 +17,12 @@ namespace cvk {
 namespace {
 
 constexpr int64_t TILES = 32;       // of a task, about: 32 x 16 points x 96 channels are 196 KiB
-constexpr int64_t PARTIALS = 16;    // sums of the weights' gradient that are kept apart: the same for any thread count
-constexpr int64_t MOST = 1 << 24;   // elements of all of them
+// The gradient of the weights is the work of units, the same for any number of threads: each adds up some of the tiles
+// for some of the input channels.
+constexpr int64_t UNITS = 16;
+constexpr int64_t EACH = 256;      // tiles of a unit at least: to clear its sums and to add them up takes as long as 8
+constexpr int64_t CHANNELS = 64;   // input channels of a unit at most: its sums should not leave the cache
+constexpr int64_t MOST = 1 << 24;  // elements of all sums
 
 // Where rows of channels stand. A strip of a contiguous feature is turned into such rows first.
 struct Field {
@@ -45,9 +49,9 @@ struct Job {
   int64_t top, left;
   bool complex;
   Relu relu;
-  float* weight;   // transformed: [1 or 3][POINTS][in.c][rounded out.c]
-  float* partial;  // of its gradient, the same for each of `chunks`
-  int64_t chunks;
+  float* weight;   // transformed: [1 or 3][POINTS][in.c][rounded out.c], each point in panels
+  float* partial;  // of its gradient, the same for each of `chunks` of the tasks
+  int64_t chunks, blocks, channels;  // `blocks` of the input channels; how many those are
 
   int64_t across, down, samples, strip;  // tiles of a sample; samples and rows of tiles of a task
 
@@ -55,14 +59,14 @@ struct Job {
   int64_t weights() const { return complex ? 3 : 1; }
   int64_t in_row() const { return rounded_up(in.c); }
   int64_t out_row() const { return rounded_up(out.c); }
-  int64_t weight_size() const { return weights() * POINTS * in.c * out_row(); }
+  int64_t weight_size() const { return weights() * POINTS * channels * out_row(); }
   int64_t strips() const { return (down + strip - 1) / strip; }
   int64_t tasks() const { return (in.v.n + samples - 1) / samples * strips(); }
 
-  void cut() {
+  void cut(int64_t tiles) {
     across = (out.w + 1) / 2, down = (out.h + 1) / 2;
-    samples = std::max<int64_t>(1, TILES / (across * down));
-    strip = std::min(down, std::max<int64_t>(1, TILES / across));
+    samples = std::max<int64_t>(1, tiles / (across * down));
+    strip = std::min(down, std::max<int64_t>(1, tiles / across));
     strip = (down + strips() - 1) / strips();
   }
 };
@@ -323,7 +327,7 @@ CVK_INLINE void convolve(const Job& j, int64_t begin, int64_t end) {
       for (int64_t p = 0; p < j.planes(); ++p) {
         const int64_t point = p * POINTS + k, weight = j.complex ? point : k;
         multiply<L, false>({room.inputs + point * room.in_step, j.in_row(), 1,
-                            j.weight + weight * j.in.c * j.out_row(), j.out_row(),
+                            j.weight + weight * j.in.c * j.out_row(), 0,
                             room.results + point * room.out_step, j.out_row(), j.in.c},
                            t.tiles, j.out_row());
       }
@@ -355,13 +359,18 @@ CVK_INLINE void convolve(const Job& j, int64_t begin, int64_t end) {
   }
 }
 
-// The gradient of the weights: each chunk of tasks adds up its own.
 template <int L>
-CVK_INLINE void add_weights(const Job& j, int64_t begin, int64_t end) {
-  const Room room(j);
-  for (int64_t chunk = begin; chunk < end; ++chunk) {
-    float* sum = j.partial + chunk * j.weight_size();
-    std::fill(sum, sum + j.weight_size(), 0.0F);
+CVK_INLINE void add_weights(const Job& whole, int64_t begin, int64_t end) {
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t chunk = unit / whole.blocks, block = unit % whole.blocks;
+    const int64_t channel = block * whole.channels / whole.blocks;
+    Job j = whole;
+    j.in.c = (block + 1) * whole.channels / whole.blocks - channel;
+    j.in.data += channel * j.in.v.channel;
+    const Room room(j);
+    float* sums = j.partial + chunk * j.weight_size() + channel * j.out_row();
+    const int64_t point = j.channels * j.out_row(), size = j.in.c * j.out_row();
+    for (int64_t k = 0; k < j.weights() * POINTS; ++k) std::fill(sums + k * point, sums + k * point + size, 0.0F);
     for (int64_t index = chunk * j.tasks() / j.chunks; index < (chunk + 1) * j.tasks() / j.chunks; ++index) {
       const Task t = task_of(j, index);
       enter_tiles<L>(j, t, room);
@@ -377,9 +386,9 @@ CVK_INLINE void add_weights(const Job& j, int64_t begin, int64_t end) {
       }
       for (int64_t k = 0; k < POINTS; ++k) {
         for (int64_t p = 0; p < j.planes(); ++p) {
-          const int64_t point = p * POINTS + k, weight = j.complex ? point : k;
-          multiply<L, true>({room.inputs + point * room.in_step, 1, j.in_row(), room.results + point * room.out_step,
-                             j.out_row(), sum + weight * j.in.c * j.out_row(), j.out_row(), t.tiles},
+          const int64_t from = p * POINTS + k;
+          multiply<L, true>({room.inputs + from * room.in_step, 1, j.in_row(), room.results + from * room.out_step,
+                             j.out_row(), sums + (j.complex ? from : k) * point, j.out_row(), t.tiles},
                             j.in.c, j.out_row());
         }
       }
@@ -419,7 +428,7 @@ CVK_INLINE void enter_weights(const Kernels& w, int64_t begin, int64_t end) {
         for (int at = 0; at < 9; ++at) load_floats<L>(held[at], kernel[at]);
         transform_weight<L>(kernel, part == 0 ? re : im);
       }
-      float* to = w.points + i * w.row() + o;
+      float* to = w.points + panel_at(o, w.in) + i * panel_width(o, w.row());
       store_points<L>(re, to, point);
       if (!w.im) continue;
       for (int k = 0; k < POINTS; ++k) {
@@ -554,7 +563,7 @@ Tensor run(const Tensor& z, const Tensor& re, const std::optional<Tensor>& im, i
   if (im) check_kernel(*im, re.size(0), re.size(1), "im");
   Tensor out = result(z, channels, j.in.h + 2 * top - 2, j.in.w + 2 * left - 2, layout);
   j.out = side_of(out, "out");
-  j.top = top, j.left = left, j.complex = im.has_value();
+  j.top = top, j.left = left, j.complex = im.has_value(), j.channels = j.in.c;
   check_geometry(j);
   if (scale) {
     check_vector(*scale, channels, "scale");
@@ -570,7 +579,7 @@ Tensor run(const Tensor& z, const Tensor& re, const std::optional<Tensor>& im, i
   w.points = j.weight = data<float>(points);
   const Workers work = workers(lanes);
   for_inputs(w, [&](int64_t begin, int64_t end) { work.enter_weights(w, begin, end); });
-  j.cut();
+  j.cut(TILES);
   torch::stable::parallel_for(0, j.tasks(), 1, [&](int64_t begin, int64_t end) { work.convolve(j, begin, end); });
   return out;
 }
@@ -598,12 +607,15 @@ std::tuple<Tensor, Tensor> weight_backward(Tensor grad, Tensor z, bool complex, 
   const Tensor re = torch::stable::new_empty(z, {out, in, 3, 3});
   const Tensor im = complex ? torch::stable::empty_like(re) : none_like(re);
   if (re.numel() == 0) return {re, im};
-  j.cut();
-  j.chunks = std::max<int64_t>(1, std::min({PARTIALS, j.tasks() / 8, MOST / j.weight_size()}));
+  j.channels = in;
+  j.blocks = (in + CHANNELS - 1) / CHANNELS;
+  j.cut(TILES);
+  const int64_t most = std::min({UNITS / j.blocks, j.across * j.down * j.in.v.n / EACH, MOST / j.weight_size()});
+  for (j.chunks = 1; 2 * j.chunks <= most;) j.chunks *= 2;
   const Tensor partial = torch::stable::new_empty(z, {j.chunks * j.weight_size()});
   j.partial = data<float>(partial);
   const Workers work = workers(lanes);
-  torch::stable::parallel_for(0, j.chunks, 1, [&](int64_t begin, int64_t end) { work.add_weights(j, begin, end); });
+  torch::stable::parallel_for(0, j.chunks * j.blocks, 1, [&](int64_t begin, int64_t end) { work.add_weights(j, begin, end); });
   const Kernels w{data<float>(re), complex ? data<float>(im) : nullptr, in, out, false, j.partial, j.chunks};
   for_inputs(w, [&](int64_t begin, int64_t end) { work.leave_weights(w, begin, end); });
   return {re, im};
