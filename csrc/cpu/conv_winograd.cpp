@@ -1,11 +1,13 @@
-// A complex convolution with a 3x3 kernel and stride 1 by Winograd's filtering, float32: forward (which is the gradient
-// of the features as well, with the kernel turned and transposed) and the gradient of the weights.
+// A complex convolution with a 3x3 kernel and stride 1 by Winograd's filtering, features in float32 or bfloat16, all else
+// in float32: forward (which is the gradient of the features as well, with the kernel turned and transposed) and the
+// gradient of the weights.
 //
 // A task is some 32 tiles: their inputs, from any layout, to 16 matrices of tiles and channels; the products with the
 // weight's 16; the results back to positions. All of it stays in a core's cache. Complex weights by Gauss's three
 // products p = A re, q = B im, r = (A + B)(re + im), the parts p - q and r - p - q; real ones by A re and A im.
 #include <torch/csrc/stable/library.h>
 
+#include <cstddef>
 #include <memory>
 #include <tuple>
 
@@ -25,30 +27,35 @@ constexpr int64_t CHANNELS = 64;   // input channels of a unit at most: its sums
 constexpr int64_t MOST = 1 << 24;  // elements of all sums
 
 // Where rows of channels stand. A strip of a contiguous feature is turned into such rows first.
+template <class T>
 struct Field {
-  float* first;
+  T* first;
   int64_t part, sample, row, position;
-  float* at(int64_t n, int64_t y, int64_t x) const { return first + n * sample + y * row + x * position; }
+  T* at(int64_t n, int64_t y, int64_t x) const { return first + n * sample + y * row + x * position; }
 };
 
+template <class T>
 struct Side {  // a feature: its planes and what is in them
-  float* data;
+  T* data;
   Planar v;
   int64_t c, h, w;
   bool turned() const { return v.layout == Layout::contiguous; }
-  Field field() const { return {data, v.part, v.sample, w * v.position, v.position}; }
+  Field<T> field() const { return {data, v.part, v.sample, w * v.position, v.position}; }
 };
 
+template <class T>
 struct Relu {
-  const float *scale, *residual;  // no scale: no ReLU
+  const float* scale;  // none: no ReLU
+  const T* residual;
   float c;
 };
 
+template <class T>
 struct Job {
-  Side in, out;  // of the convolution; backward, out is its gradient
+  Side<T> in, out;  // of the convolution; backward, out is its gradient
   int64_t top, left;
   bool complex;
-  Relu relu;
+  Relu<T> relu;
   float* weight;   // transformed: [1 or 3][POINTS][in.c][rounded out.c], each point in panels
   float* partial;  // of its gradient, the same for each of `chunks` of the tasks
   int64_t chunks, blocks, channels;  // `blocks` of the input channels; how many those are
@@ -76,7 +83,8 @@ struct Task {
   int64_t tiles;
 };
 
-inline Task task_of(const Job& j, int64_t index) {
+template <class T>
+Task task_of(const Job<T>& j, int64_t index) {
   Task t{};
   t.n = index / j.strips() * j.samples;
   t.samples = std::min(j.samples, j.in.v.n - t.n);
@@ -87,50 +95,49 @@ inline Task task_of(const Job& j, int64_t index) {
 }
 
 // A thread's own memory, kept from call to call: it holds a task, some megabytes at most.
-float* scratch(int64_t count) {
-  static thread_local std::unique_ptr<float[]> held;
+std::byte* scratch(int64_t bytes) {
+  static thread_local std::unique_ptr<std::byte[]> held;
   static thread_local int64_t size = 0;
-  if (count > size) held.reset(new float[static_cast<size_t>(count)]), size = count;
+  if (bytes > size) held.reset(new std::byte[static_cast<size_t>(bytes)]), size = bytes;
   return held.get();
 }
 
 // What a task works in. A point's matrix is a little longer than it need be: 16 rows a power of two of bytes apart have
 // one place in the first-level cache.
+template <class T>
 struct Room {
-  int64_t in_step, out_step;     // from point to point
-  float *inputs, *results;       // [planes][POINTS][tiles][row]
-  float *rows_in, *rows_out;     // strips of contiguous features as rows of channels
-  float* edge;                   // a window that reaches beyond the edges
+  int64_t in_step, out_step;  // from point to point
+  float *inputs, *results;    // [planes][POINTS][tiles][row]
+  T *rows_in, *rows_out;      // strips of contiguous features as rows of channels
+  T* edge;                    // a window that reaches beyond the edges
 
-  Room(const Job& j) {
+  Room(const Job<T>& j) {
     const int64_t tiles = j.samples * j.strip * j.across;
     in_step = tiles * j.in_row() + ROUND, out_step = tiles * j.out_row() + ROUND;
     const int64_t lines_in = std::min(j.in.h, 2 * j.strip + 2), lines_out = std::min(j.out.h, 2 * j.strip);
-    const int64_t sizes[] = {j.planes() * POINTS * in_step,
-                             j.planes() * POINTS * out_step,
-                             j.in.turned() ? 2 * j.samples * lines_in * j.in.w * j.in.c : 0,
-                             j.out.turned() ? 2 * j.samples * lines_out * j.out.w * j.out.c : 0,
-                             2 * POINTS * std::max(j.in.c, j.out.c)};
-    int64_t total = 0;
-    for (int64_t s : sizes) total += rounded_up(s);
-    float* at = scratch(total);
-    float** parts[] = {&inputs, &results, &rows_in, &rows_out, &edge};
-    for (int k = 0; k < 5; ++k) *parts[k] = at, at += rounded_up(sizes[k]);
+    const int64_t floats = rounded_up(j.planes() * POINTS * in_step), more = rounded_up(j.planes() * POINTS * out_step);
+    const int64_t strip_in = j.in.turned() ? rounded_up(2 * j.samples * lines_in * j.in.w * j.in.c) : 0;
+    const int64_t strip_out = j.out.turned() ? rounded_up(2 * j.samples * lines_out * j.out.w * j.out.c) : 0;
+    const int64_t window = 2 * POINTS * std::max(j.in.c, j.out.c);
+    std::byte* at = scratch((floats + more) * sizeof(float) + (strip_in + strip_out + window) * sizeof(T));
+    inputs = reinterpret_cast<float*>(at), results = inputs + floats;
+    rows_in = reinterpret_cast<T*>(results + more), rows_out = rows_in + strip_in, edge = rows_out + strip_out;
   }
 };
 
 // Lines [begin, end) of the task's samples of a contiguous feature as rows of channels: the field they can then be read
 // in, or written in before they go `back`.
-Field rows_of(const Side& side, const Task& t, int64_t begin, int64_t end, float* to, bool back) {
+template <class T>
+Field<T> rows_of(const Side<T>& side, const Task& t, int64_t begin, int64_t end, T* to, bool back) {
   const int64_t lines = (end - begin) * side.w, plane = t.samples * lines * side.c;
   for (int64_t n = 0; n < t.samples; ++n) {
-    float* z = side.data + (t.n + n) * side.v.sample;
-    float* rows = to + (n * lines - begin * side.w) * side.c;
+    T* z = side.data + (t.n + n) * side.v.sample;
+    T* rows = to + (n * lines - begin * side.w) * side.c;
     if (back) {
-      join_span<float, PARTS>(Rows<const float>{{rows, rows + plane, rows}, side.c}, z, z + side.v.part, side.c,
+      join_span<T, PARTS>(Rows<const T>{{rows, rows + plane, rows}, side.c}, z, z + side.v.part, side.c,
                               side.v.s, begin * side.w, end * side.w);
     } else {
-      split_span<float, PARTS>(z, z + side.v.part, Rows<float>{{rows, rows + plane, rows}, side.c}, side.c, side.v.s,
+      split_span<T, PARTS>(z, z + side.v.part, Rows<T>{{rows, rows + plane, rows}, side.c}, side.c, side.v.s,
                                begin * side.w, end * side.w);
     }
   }
@@ -138,36 +145,39 @@ Field rows_of(const Side& side, const Task& t, int64_t begin, int64_t end, float
   return {to - shift, plane, lines * side.c, side.w * side.c, side.c};
 }
 
-Field inputs_of(const Job& j, const Task& t, const Room& room) {
+template <class T>
+Field<T> inputs_of(const Job<T>& j, const Task& t, const Room<T>& room) {
   if (!j.in.turned()) return j.in.field();
   const int64_t begin = std::max<int64_t>(0, 2 * t.first - j.top);
   return rows_of(j.in, t, begin, std::max(begin, std::min(j.in.h, 2 * t.last + 2 - j.top)), room.rows_in, false);
 }
 
 // SIZE x SIZE rows of channels of both parts.
+template <class T>
 struct Window {
-  float *re, *im;
+  T *re, *im;
   int64_t row, position;
 };
 
-template <int SIZE>
-CVK_INLINE bool inside(const Side& side, int64_t y, int64_t x) {
+template <int SIZE, class T>
+CVK_INLINE bool inside(const Side<T>& side, int64_t y, int64_t x) {
   return y >= 0 && y + SIZE <= side.h && x >= 0 && x + SIZE <= side.w;
 }
 
-inline Window at(const Field& field, int64_t n, int64_t y, int64_t x) {
-  float* re = field.at(n, y, x);
+template <class T>
+CVK_INLINE Window<T> at(const Field<T>& field, int64_t n, int64_t y, int64_t x) {
+  T* re = field.at(n, y, x);
   return {re, re + field.part, field.row, field.position};
 }
 
 // f(row of the window, row of the feature or null beyond its edges, part) for a window that reaches beyond them.
-template <int SIZE, class F>
-CVK_INLINE void for_rows(const Side& side, const Field& field, const Window& w, int64_t n, int64_t y, int64_t x,
+template <int SIZE, class T, class F>
+CVK_INLINE void for_rows(const Side<T>& side, const Field<T>& field, const Window<T>& w, int64_t n, int64_t y, int64_t x,
                          const F& f) {
   for (int i = 0; i < SIZE; ++i) {
     for (int k = 0; k < SIZE; ++k) {
       const bool real = y + i >= 0 && y + i < side.h && x + k >= 0 && x + k < side.w;
-      float* row = real ? field.at(n, y + i, x + k) : nullptr;
+      T* row = real ? field.at(n, y + i, x + k) : nullptr;
       const int64_t place = i * w.row + k * w.position;
       f(w.re + place, row);
       f(w.im + place, real ? row + field.part : nullptr);
@@ -176,19 +186,19 @@ CVK_INLINE void for_rows(const Side& side, const Field& field, const Window& w, 
 }
 
 // A window as it lies, or beyond the edges a copy with zeros there.
-template <int SIZE>
-CVK_INLINE Window read_window(const Side& side, const Field& field, int64_t n, int64_t y, int64_t x, float* edge) {
+template <int SIZE, class T>
+CVK_INLINE Window<T> read_window(const Side<T>& side, const Field<T>& field, int64_t n, int64_t y, int64_t x, T* edge) {
   if (inside<SIZE>(side, y, x)) return at(field, n, y, x);
-  const Window w{edge, edge + POINTS * side.c, SIZE * side.c, side.c};
-  for_rows<SIZE>(side, field, w, n, y, x, [&](float* to, const float* row) {
-    row ? std::memcpy(to, row, static_cast<size_t>(side.c) * sizeof(float))
-        : std::memset(to, 0, static_cast<size_t>(side.c) * sizeof(float));
+  const Window<T> w{edge, edge + POINTS * side.c, SIZE * side.c, side.c};
+  const size_t bytes = static_cast<size_t>(side.c) * sizeof(T);
+  for_rows<SIZE>(side, field, w, n, y, x, [&](T* to, const T* row) {
+    row ? std::memcpy(to, row, bytes) : std::memset(static_cast<void*>(to), 0, bytes);
   });
   return w;
 }
 
-template <int L, int SIZE>
-CVK_INLINE void load_window(const float* from, const Window& w, int64_t c, int64_t channels, floats<L>* to) {
+template <int L, int SIZE, class T>
+CVK_INLINE void load_window(const T* from, const Window<T>& w, int64_t c, int64_t channels, floats<L>* to) {
   if (c + L <= channels) {
     CVK_UNROLL
     for (int k = 0; k < SIZE * SIZE; ++k) {
@@ -208,8 +218,8 @@ CVK_INLINE void store_points(const floats<L>* x, float* to, int64_t step) {
 }
 
 // Inputs of one tile, all channels: re, im and, for complex weights, their sum.
-template <int L>
-CVK_INLINE void enter_tile(const Job& j, const Room& room, const Window& w, int64_t tile) {
+template <int L, class T>
+CVK_INLINE void enter_tile(const Job<T>& j, const Room<T>& room, const Window<T>& w, int64_t tile) {
   const int64_t plane = POINTS * room.in_step;
   float* to = room.inputs + tile * j.in_row();
   for (int64_t c = 0; c < j.in.c; c += L) {
@@ -232,8 +242,8 @@ CVK_INLINE void enter_tile(const Job& j, const Room& room, const Window& w, int6
 }
 
 // Results of one tile, all channels.
-template <int L>
-CVK_INLINE void leave_tile(const Job& j, const Room& room, const Window& w, int64_t tile) {
+template <int L, class T>
+CVK_INLINE void leave_tile(const Job<T>& j, const Room<T>& room, const Window<T>& w, int64_t tile) {
   const int64_t plane = POINTS * room.out_step;
   const float* from = room.results + tile * j.out_row();
   for (int64_t c = 0; c < j.out.c; c += L) {
@@ -257,7 +267,7 @@ CVK_INLINE void leave_tile(const Job& j, const Room& room, const Window& w, int6
         }
       }
       transform_output<L>(m, y);
-      float* to = part == 0 ? w.re : w.im;
+      T* to = part == 0 ? w.re : w.im;
       if (c + L <= j.out.c) {
         CVK_UNROLL
         for (int k = 0; k < 4; ++k) store_floats<L>(to + k / 2 * w.row + k % 2 * w.position + c, y[k]);
@@ -269,8 +279,8 @@ CVK_INLINE void leave_tile(const Job& j, const Room& room, const Window& w, int6
 }
 
 // Gradients of one tile's results, as the products' own.
-template <int L>
-CVK_INLINE void enter_gradient(const Job& j, const Room& room, const Window& w, int64_t tile) {
+template <int L, class T>
+CVK_INLINE void enter_gradient(const Job<T>& j, const Room<T>& room, const Window<T>& w, int64_t tile) {
   const int64_t plane = POINTS * room.out_step;
   float* to = room.results + tile * j.out_row();
   for (int64_t c = 0; c < j.out.c; c += L) {
@@ -292,34 +302,35 @@ CVK_INLINE void enter_gradient(const Job& j, const Room& room, const Window& w, 
   }
 }
 
-template <int L>
-CVK_INLINE void enter_tiles(const Job& j, const Task& t, const Room& room) {
-  const Field in = inputs_of(j, t, room);
+template <int L, class T>
+CVK_INLINE void enter_tiles(const Job<T>& j, const Task& t, const Room<T>& room) {
+  const Field<T> in = inputs_of(j, t, room);
   int64_t tile = 0;
   for (int64_t n = t.n; n < t.n + t.samples; ++n) {
     for (int64_t y = t.first; y < t.last; ++y) {
       for (int64_t x = 0; x < j.across; ++x) {
-        const Window w = read_window<4>(j.in, in, n, 2 * y - j.top, 2 * x - j.left, room.edge);
+        const Window<T> w = read_window<4>(j.in, in, n, 2 * y - j.top, 2 * x - j.left, room.edge);
         enter_tile<L>(j, room, w, tile++);
       }
     }
   }
 }
 
-void relu(const Job& j, const Task& t, int64_t begin, int64_t end) {
+template <class T>
+void relu(const Job<T>& j, const Task& t, int64_t begin, int64_t end) {
   const bool last = j.out.v.layout == Layout::channels_last;
   for (int64_t n = t.n; n < t.n + t.samples; ++n) {
-    float* y = j.out.data + n * j.out.v.sample;
-    const float *residual = j.relu.residual, *beside = residual ? residual + n * j.out.v.sample : y;
-    const auto run = last ? residual ? relu_span<float, true, true> : relu_span<float, true, false>
-                          : residual ? relu_span<float, false, true> : relu_span<float, false, false>;
+    T* y = j.out.data + n * j.out.v.sample;
+    const T *residual = j.relu.residual, *beside = residual ? residual + n * j.out.v.sample : y;
+    const auto run = last ? residual ? relu_span<T, true, true> : relu_span<T, true, false>
+                          : residual ? relu_span<T, false, true> : relu_span<T, false, false>;
     run(y, beside, j.relu.scale, j.out.c, j.out.v.s, begin * j.out.w, end * j.out.w, j.relu.c);
   }
 }
 
-template <int L>
-CVK_INLINE void convolve(const Job& j, int64_t begin, int64_t end) {
-  const Room room(j);
+template <int L, class T>
+CVK_INLINE void convolve(const Job<T>& j, int64_t begin, int64_t end) {
+  const Room<T> room(j);
   for (int64_t index = begin; index < end; ++index) {
     const Task t = task_of(j, index);
     enter_tiles<L>(j, t, room);
@@ -333,7 +344,7 @@ CVK_INLINE void convolve(const Job& j, int64_t begin, int64_t end) {
       }
     }
     const int64_t top = 2 * t.first, bottom = std::min(j.out.h, 2 * t.last);
-    Field out = j.out.field();
+    Field<T> out = j.out.field();
     if (j.out.turned()) {
       const int64_t lines = (bottom - top) * j.out.w, shift = (t.n * lines + top * j.out.w) * j.out.c;
       out = {room.rows_out - shift, t.samples * lines * j.out.c, lines * j.out.c, j.out.w * j.out.c, j.out.c};
@@ -346,10 +357,10 @@ CVK_INLINE void convolve(const Job& j, int64_t begin, int64_t end) {
             leave_tile<L>(j, room, at(out, n, 2 * y, 2 * x), tile++);
             continue;
           }
-          const Window w{room.edge, room.edge + POINTS * j.out.c, 2 * j.out.c, j.out.c};
+          const Window<T> w{room.edge, room.edge + POINTS * j.out.c, 2 * j.out.c, j.out.c};
           leave_tile<L>(j, room, w, tile++);
-          for_rows<2>(j.out, out, w, n, 2 * y, 2 * x, [&](const float* from, float* row) {
-            if (row) std::memcpy(row, from, static_cast<size_t>(j.out.c) * sizeof(float));
+          for_rows<2>(j.out, out, w, n, 2 * y, 2 * x, [&](const T* from, T* row) {
+            if (row) std::memcpy(row, from, static_cast<size_t>(j.out.c) * sizeof(T));
           });
         }
       }
@@ -359,15 +370,15 @@ CVK_INLINE void convolve(const Job& j, int64_t begin, int64_t end) {
   }
 }
 
-template <int L>
-CVK_INLINE void add_weights(const Job& whole, int64_t begin, int64_t end) {
+template <int L, class T>
+CVK_INLINE void add_weights(const Job<T>& whole, int64_t begin, int64_t end) {
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t chunk = unit / whole.blocks, block = unit % whole.blocks;
     const int64_t channel = block * whole.channels / whole.blocks;
-    Job j = whole;
+    Job<T> j = whole;
     j.in.c = (block + 1) * whole.channels / whole.blocks - channel;
     j.in.data += channel * j.in.v.channel;
-    const Room room(j);
+    const Room<T> room(j);
     float* sums = j.partial + chunk * j.weight_size() + channel * j.out_row();
     const int64_t point = j.channels * j.out_row(), size = j.in.c * j.out_row();
     for (int64_t k = 0; k < j.weights() * POINTS; ++k) std::fill(sums + k * point, sums + k * point + size, 0.0F);
@@ -375,7 +386,7 @@ CVK_INLINE void add_weights(const Job& whole, int64_t begin, int64_t end) {
       const Task t = task_of(j, index);
       enter_tiles<L>(j, t, room);
       const int64_t top = 2 * t.first, bottom = std::min(j.out.h, 2 * t.last);
-      const Field given = j.out.turned() ? rows_of(j.out, t, top, bottom, room.rows_out, false) : j.out.field();
+      const Field<T> given = j.out.turned() ? rows_of(j.out, t, top, bottom, room.rows_out, false) : j.out.field();
       int64_t tile = 0;
       for (int64_t n = t.n; n < t.n + t.samples; ++n) {
         for (int64_t y = t.first; y < t.last; ++y) {
@@ -475,21 +486,36 @@ CVK_INLINE void leave_weights(const Kernels& w, int64_t begin, int64_t end) {
 
 // --- one clone for each width of vector -------------------------------------------------------------------------------
 
-struct Workers {
-  void (*convolve)(const Job&, int64_t, int64_t);
-  void (*add_weights)(const Job&, int64_t, int64_t);
-  void (*enter_weights)(const Kernels&, int64_t, int64_t);
-  void (*leave_weights)(const Kernels&, int64_t, int64_t);
+template <class Work>
+using Worker = void (*)(const Work&, int64_t, int64_t);
+
+template <class T>
+struct Convolution {
+  Worker<Job<T>> convolve, add_weights;
 };
 
-#define CVK_WORKER(name, Work, L, ...) \
-  __VA_ARGS__ void name##_##L(const Work& work, int64_t begin, int64_t end) { name<L>(work, begin, end); }
-#define CVK_WORKERS(L, ...)                          \
-  CVK_WORKER(convolve, Job, L, __VA_ARGS__)          \
-  CVK_WORKER(add_weights, Job, L, __VA_ARGS__)       \
-  CVK_WORKER(enter_weights, Kernels, L, __VA_ARGS__) \
-  CVK_WORKER(leave_weights, Kernels, L, __VA_ARGS__) \
-  constexpr Workers workers_##L{convolve_##L, add_weights_##L, enter_weights_##L, leave_weights_##L};
+struct Workers {
+  Worker<Kernels> enter_weights, leave_weights;
+  Convolution<float> whole;
+  Convolution<StoredBFloat16> half;
+
+  const Convolution<float>& of(float) const { return whole; }
+  const Convolution<StoredBFloat16>& of(StoredBFloat16) const { return half; }
+};
+
+#define CVK_WORKER(name, as, Work, L, ...) \
+  __VA_ARGS__ void name##_##as##_##L(const Work& work, int64_t begin, int64_t end) { name<L>(work, begin, end); }
+#define CVK_WORKERS(L, ...)                                          \
+  CVK_WORKER(enter_weights, all, Kernels, L, __VA_ARGS__)            \
+  CVK_WORKER(leave_weights, all, Kernels, L, __VA_ARGS__)            \
+  CVK_WORKER(convolve, whole, Job<float>, L, __VA_ARGS__)            \
+  CVK_WORKER(convolve, half, Job<StoredBFloat16>, L, __VA_ARGS__)          \
+  CVK_WORKER(add_weights, whole, Job<float>, L, __VA_ARGS__)         \
+  CVK_WORKER(add_weights, half, Job<StoredBFloat16>, L, __VA_ARGS__)       \
+  constexpr Workers workers_##L{enter_weights_all_##L,               \
+                                leave_weights_all_##L,               \
+                                {convolve_whole_##L, add_weights_whole_##L}, \
+                                {convolve_half_##L, add_weights_half_##L}};
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 CVK_WORKERS(4)
@@ -497,7 +523,7 @@ CVK_WORKERS(8, __attribute__((target("avx2,fma"))))
 CVK_WORKERS(16, __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl"))))
 
 // lanes: 0 for as many as this processor has
-Workers workers(int64_t lanes) {
+const Workers& workers(int64_t lanes) {
   const bool some = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool wide = some && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
@@ -508,19 +534,28 @@ Workers workers(int64_t lanes) {
 }
 #elif defined(__GNUC__) || defined(__clang__)
 CVK_WORKERS(4)
-Workers workers(int64_t) { return workers_4; }
+const Workers& workers(int64_t) { return workers_4; }
 #else
 CVK_WORKERS(1)
-Workers workers(int64_t) { return workers_1; }
+const Workers& workers(int64_t) { return workers_1; }
 #endif
 
 // --- operators --------------------------------------------------------------------------------------------------------
 
-Side side_of(const Tensor& z, const char* name) {
-  STD_TORCH_CHECK(z.dim() == 5 && z.scalar_type() == ScalarType::Float, name, " must be [N, 2, C, H, W], float32");
+template <class T>
+Side<T> side_of(const Tensor& z, const char* name) {
   const Planar v = planar(z, name, true);
   STD_TORCH_CHECK(v.layout != Layout::interleaved, name, " must not be interleaved");
-  return {data<float>(z), v, v.c, z.size(3), z.size(4)};
+  return {data<T>(z), v, v.c, z.size(3), z.size(4)};
+}
+
+// f(T{}) for the dtype of features
+template <class F>
+void with_feature(const Tensor& z, const char* name, const F& f) {
+  const bool whole = z.scalar_type() == ScalarType::Float;
+  STD_TORCH_CHECK(z.dim() == 5 && (whole || z.scalar_type() == ScalarType::BFloat16), name,
+                  " must be [N, 2, C, H, W], float32 or bfloat16");
+  whole ? f(float{}) : f(StoredBFloat16{});
 }
 
 void check_kernel(const Tensor& w, int64_t out, int64_t in, const char* name) {
@@ -536,7 +571,8 @@ void for_inputs(const Kernels& w, const F& f) {
   torch::stable::parallel_for(0, w.in, std::max<int64_t>(1, GRAIN / each), f);
 }
 
-void check_geometry(const Job& j) {
+template <class T>
+void check_geometry(const Job<T>& j) {
   STD_TORCH_CHECK(j.top >= 0 && j.top <= 2 && j.left >= 0 && j.left <= 2, "padding must be 0, 1 or 2");
   STD_TORCH_CHECK(j.out.v.n == j.in.v.n && j.out.h == j.in.h + 2 * j.top - 2 && j.out.w == j.in.w + 2 * j.left - 2,
                   "the result must have the samples and the size that z and the padding give");
@@ -553,72 +589,81 @@ Tensor result(const Tensor& z, int64_t c, int64_t h, int64_t w, int64_t layout) 
   return torch::stable::new_empty(z, sizes);
 }
 
-Tensor run(const Tensor& z, const Tensor& re, const std::optional<Tensor>& im, int64_t top, int64_t left, bool back,
-           int64_t layout, int64_t lanes, const std::optional<Tensor>& scale, const std::optional<Tensor>& residual,
-           double c) {
-  Job j{};
-  j.in = side_of(z, "z");
-  const int64_t channels = re.size(back ? 1 : 0);
-  check_kernel(re, back ? j.in.c : channels, back ? channels : j.in.c, "re");
-  if (im) check_kernel(*im, re.size(0), re.size(1), "im");
-  Tensor out = result(z, channels, j.in.h + 2 * top - 2, j.in.w + 2 * left - 2, layout);
-  j.out = side_of(out, "out");
-  j.top = top, j.left = left, j.complex = im.has_value(), j.channels = j.in.c;
-  check_geometry(j);
-  if (scale) {
-    check_vector(*scale, channels, "scale");
-    STD_TORCH_CHECK(scale->scalar_type() == ScalarType::Float, "scale must be float32");
-    STD_TORCH_CHECK(layout != 2, "a result that the ReLU follows is contiguous or channels-last");
-    if (residual) check_alike(*residual, j.out.v, out, "residual");
-    j.relu = {data<const float>(*scale), data_or_null<const float>(residual), static_cast<float>(c)};
-  }
-  if (out.numel() == 0) return out;
-  if (j.in.c == 0) return torch::stable::zero_(out);
-  Kernels w{data<float>(re), im ? data<float>(*im) : nullptr, j.in.c, channels, back, nullptr, 1};
-  const Tensor points = torch::stable::new_empty(z, {j.weight_size()});
-  w.points = j.weight = data<float>(points);
-  const Workers work = workers(lanes);
-  for_inputs(w, [&](int64_t begin, int64_t end) { work.enter_weights(w, begin, end); });
-  j.cut(TILES);
-  torch::stable::parallel_for(0, j.tasks(), 1, [&](int64_t begin, int64_t end) { work.convolve(j, begin, end); });
-  return out;
+Tensor run(const Tensor& z, const Tensor& re, const std::optional<Tensor>& im, const std::vector<int64_t>& padding,
+           bool back, int64_t layout, int64_t lanes, const std::optional<Tensor>& scale,
+           const std::optional<Tensor>& residual, double c) {
+  STD_TORCH_CHECK(padding.size() == 2, "padding must be a pair");
+  std::optional<Tensor> out;
+  with_feature(z, "z", [&](auto zero) {
+    using T = decltype(zero);
+    Job<T> j{};
+    j.in = side_of<T>(z, "z");
+    const int64_t channels = re.size(back ? 1 : 0);
+    check_kernel(re, back ? j.in.c : channels, back ? channels : j.in.c, "re");
+    if (im) check_kernel(*im, re.size(0), re.size(1), "im");
+    j.top = padding[0], j.left = padding[1], j.complex = im.has_value(), j.channels = j.in.c;
+    out = result(z, channels, j.in.h + 2 * j.top - 2, j.in.w + 2 * j.left - 2, layout);
+    j.out = side_of<T>(*out, "out");
+    check_geometry(j);
+    if (scale) {
+      check_vector(*scale, channels, "scale");
+      STD_TORCH_CHECK(scale->scalar_type() == ScalarType::Float, "scale must be float32");
+      STD_TORCH_CHECK(layout != 2, "a result that the ReLU follows is contiguous or channels-last");
+      if (residual) check_alike(*residual, j.out.v, *out, "residual");
+      j.relu = {data<const float>(*scale), data_or_null<const T>(residual), static_cast<float>(c)};
+    }
+    if (out->numel() == 0) return;
+    if (j.in.c == 0) return void(torch::stable::zero_(*out));
+    Kernels w{data<float>(re), im ? data<float>(*im) : nullptr, j.in.c, channels, back, nullptr, 1};
+    const Tensor points = torch::stable::new_empty(z, {j.weight_size()}, ScalarType::Float);
+    w.points = j.weight = data<float>(points);
+    const Workers& work = workers(lanes);
+    for_inputs(w, [&](int64_t begin, int64_t end) { work.enter_weights(w, begin, end); });
+    j.cut(TILES);
+    const auto convolve = work.of(zero).convolve;
+    torch::stable::parallel_for(0, j.tasks(), 1, [&](int64_t begin, int64_t end) { convolve(j, begin, end); });
+  });
+  return *out;
 }
 
 Tensor forward(Tensor z, Tensor re, std::optional<Tensor> im, std::vector<int64_t> padding, bool back, int64_t layout,
                int64_t lanes) {
-  STD_TORCH_CHECK(padding.size() == 2, "padding must be a pair");
-  return run(z, re, im, padding[0], padding[1], back, layout, lanes, std::nullopt, std::nullopt, 1.0);
+  return run(z, re, im, padding, back, layout, lanes, std::nullopt, std::nullopt, 1.0);
 }
 
 Tensor relu_forward(Tensor z, Tensor re, std::optional<Tensor> im, std::vector<int64_t> padding, Tensor scale,
                     std::optional<Tensor> residual, int64_t layout, double c) {
-  STD_TORCH_CHECK(padding.size() == 2, "padding must be a pair");
-  return run(z, re, im, padding[0], padding[1], false, layout, 0, scale, residual, c);
+  return run(z, re, im, padding, false, layout, 0, scale, residual, c);
 }
 
-std::tuple<Tensor, Tensor> weight_backward(Tensor grad, Tensor z, bool complex, std::vector<int64_t> padding,
-                                           int64_t lanes) {
+std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor z, bool complex, std::vector<int64_t> padding, int64_t lanes) {
   STD_TORCH_CHECK(padding.size() == 2, "padding must be a pair");
-  Job j{};
-  j.in = side_of(z, "z"), j.out = side_of(grad, "grad");
-  j.top = padding[0], j.left = padding[1], j.complex = complex;
-  check_geometry(j);
-  const int64_t in = j.in.c, out = j.out.c;
-  const Tensor re = torch::stable::new_empty(z, {out, in, 3, 3});
-  const Tensor im = complex ? torch::stable::empty_like(re) : none_like(re);
-  if (re.numel() == 0) return {re, im};
-  j.channels = in;
-  j.blocks = (in + CHANNELS - 1) / CHANNELS;
-  j.cut(TILES);
-  const int64_t most = std::min({UNITS / j.blocks, j.across * j.down * j.in.v.n / EACH, MOST / j.weight_size()});
-  for (j.chunks = 1; 2 * j.chunks <= most;) j.chunks *= 2;
-  const Tensor partial = torch::stable::new_empty(z, {j.chunks * j.weight_size()});
-  j.partial = data<float>(partial);
-  const Workers work = workers(lanes);
-  torch::stable::parallel_for(0, j.chunks * j.blocks, 1, [&](int64_t begin, int64_t end) { work.add_weights(j, begin, end); });
-  const Kernels w{data<float>(re), complex ? data<float>(im) : nullptr, in, out, false, j.partial, j.chunks};
-  for_inputs(w, [&](int64_t begin, int64_t end) { work.leave_weights(w, begin, end); });
-  return {re, im};
+  STD_TORCH_CHECK(grad.dim() == 5 && grad.scalar_type() == z.scalar_type(), "grad must be like z, of its dtype");
+  std::optional<Tensor> re, im;
+  with_feature(z, "z", [&](auto zero) {
+    using T = decltype(zero);
+    Job<T> j{};
+    j.in = side_of<T>(z, "z"), j.out = side_of<T>(grad, "grad");
+    j.top = padding[0], j.left = padding[1], j.complex = complex;
+    check_geometry(j);
+    const int64_t in = j.in.c, out = j.out.c;
+    re = torch::stable::new_empty(z, {out, in, 3, 3}, ScalarType::Float);
+    im = complex ? torch::stable::empty_like(*re) : none_like(*re);
+    if (re->numel() == 0) return;
+    j.channels = in;
+    j.blocks = (in + CHANNELS - 1) / CHANNELS;
+    j.cut(TILES);
+    const int64_t most = std::min({UNITS / j.blocks, j.across * j.down * j.in.v.n / EACH, MOST / j.weight_size()});
+    for (j.chunks = 1; 2 * j.chunks <= most;) j.chunks *= 2;
+    const Tensor partial = torch::stable::new_empty(*re, {j.chunks * j.weight_size()});
+    j.partial = data<float>(partial);
+    const Workers& work = workers(lanes);
+    const auto add = work.of(zero).add_weights;
+    torch::stable::parallel_for(0, j.chunks * j.blocks, 1, [&](int64_t begin, int64_t end) { add(j, begin, end); });
+    const Kernels w{data<float>(*re), complex ? data<float>(*im) : nullptr, in, out, false, j.partial, j.chunks};
+    for_inputs(w, [&](int64_t begin, int64_t end) { work.leave_weights(w, begin, end); });
+  });
+  return {*re, *im};
 }
 
 }  // namespace
@@ -627,5 +672,5 @@ std::tuple<Tensor, Tensor> weight_backward(Tensor grad, Tensor z, bool complex, 
 STABLE_TORCH_LIBRARY_IMPL(cvkernels, CPU, m) {
   m.impl("conv_winograd_forward", TORCH_BOX(&cvk::forward));
   m.impl("conv_winograd_relu_forward", TORCH_BOX(&cvk::relu_forward));
-  m.impl("conv_winograd_backward", TORCH_BOX(&cvk::weight_backward));
+  m.impl("conv_winograd_backward", TORCH_BOX(&cvk::backward));
 }

@@ -7,6 +7,8 @@
 // output is made of those points alone that are made of its own inputs. Inf becomes NaN where two of them meet.
 #pragma once
 
+#include <torch/headeronly/util/BFloat16.h>
+
 #include <cstdint>
 #include <cstring>
 
@@ -19,7 +21,7 @@ constexpr int64_t ROUND = 16;  // rows of channels are held in multiples of the 
 
 inline int64_t rounded_up(int64_t count) { return (count + ROUND - 1) / ROUND * ROUND; }
 
-// L floats next to each other, anywhere.
+// L floats next to each other, anywhere; and as many integers of their bits, and of bfloat16's.
 template <int L>
 struct Floats;
 #if defined(__GNUC__) || defined(__clang__)
@@ -27,11 +29,12 @@ struct Floats;
   template <>                                                                           \
   struct Floats<count> {                                                                \
     typedef float type __attribute__((vector_size(4 * count), may_alias, aligned(4))); \
+    typedef uint32_t bits __attribute__((vector_size(4 * count)));                     \
+    typedef uint16_t half __attribute__((vector_size(2 * count), may_alias, aligned(2))); \
   };
 CVK_FLOATS(4)
 CVK_FLOATS(8)
 CVK_FLOATS(16)
-#undef CVK_FLOATS
 constexpr int NARROWEST = 4;
 #define CVK_UNROLL _Pragma("GCC unroll 16")
 #else
@@ -56,19 +59,48 @@ CVK_INLINE void store_floats(float* to, const floats<L>& x) {
   *reinterpret_cast<floats<L>*>(to) = x;
 }
 
-// The first `count` of them, 0 after.
+// bfloat16 in memory: the upper half of a float, rounded to nearest, to even where it is in the middle.
+using StoredBFloat16 = torch::headeronly::BFloat16;
+
 template <int L>
-CVK_INLINE void load_some(const float* from, int64_t count, floats<L>& to) {
-  float held[L] = {};
-  std::memcpy(held, from, static_cast<size_t>(count) * sizeof(float));
-  load_floats<L>(held, to);
+CVK_INLINE void load_floats(const StoredBFloat16* from, floats<L>& to) {
+  if constexpr (L == 1) {
+    to = static_cast<float>(*from);
+  } else {
+#if defined(CVK_FLOATS)
+    using F = Floats<L>;
+    to = (floats<L>)(__builtin_convertvector(*reinterpret_cast<const typename F::half*>(from), typename F::bits) << 16);
+#endif
+  }
 }
 
 template <int L>
-CVK_INLINE void store_some(float* to, int64_t count, const floats<L>& x) {
-  float held[L];
+CVK_INLINE void store_floats(StoredBFloat16* to, const floats<L>& x) {
+  if constexpr (L == 1) {
+    *to = StoredBFloat16(reinterpret_cast<const float&>(x));
+  } else {
+#if defined(CVK_FLOATS)
+    using F = Floats<L>;
+    const typename F::bits bits = (typename F::bits)x, quiet = typename F::bits{} + 0x7FC0U;
+    const typename F::bits rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
+    *reinterpret_cast<typename F::half*>(to) = __builtin_convertvector(x == x ? rounded : quiet, typename F::half);
+#endif
+  }
+}
+
+// The first `count` of them, 0 after.
+template <int L, class T>
+CVK_INLINE void load_some(const T* from, int64_t count, floats<L>& to) {
+  T held[L] = {};
+  std::memcpy(held, from, static_cast<size_t>(count) * sizeof(T));
+  load_floats<L>(held, to);
+}
+
+template <int L, class T>
+CVK_INLINE void store_some(T* to, int64_t count, const floats<L>& x) {
+  T held[L];
   store_floats<L>(held, x);
-  std::memcpy(to, held, static_cast<size_t>(count) * sizeof(float));
+  std::memcpy(to, held, static_cast<size_t>(count) * sizeof(T));
 }
 
 // B^T d B in place

@@ -5,7 +5,7 @@ block     one product, [[A, -B], [B, A]] on ``[N, 2C, H, W]``       four product
 gauss     three, A, B, A + B on re, im, re + im                     three products; sums before and after
 four      four, A and B on re and im                                four products, as one would write it by hand
 batch     one, [A; B] on ``[2N, C, H, W]``; real weights: A alone   four products (real weights: two)
-winograd  3x3 with stride 1, float32 on a CPU: a kernel of ours     4/3 products (real weights: 8/9), as gauss
+winograd  3x3 with stride 1, on a CPU: a kernel of ours              4/3 products (real weights: 8/9), as gauss
 ========  ========================================================  ==================================================
 
 All but the last are torch's real convolution or linear map. ``-last`` after their names: features are brought to
@@ -51,21 +51,24 @@ def chosen(z: Tensor, weight: Tensor, is_complex: bool, winograd: bool = False) 
     """The form for planar ``z`` and real parts like ``weight``: what was asked for, else by the table. ``winograd``:
     whether that form can do it.
     """
-    if winograd and (_asked == "winograd" or _asked is None and _filtered(weight)):
+    if winograd and (_asked == "winograd" or _asked is None and _filtered(z.dtype, weight, is_complex)):
         return "winograd"
     form = _table(z.device.type, z.dtype, weight.shape) if _asked in (None, "winograd") else _asked
     return form if is_complex else f"batch{'-last' if form.endswith('-last') else ''}"
 
 
-def _filtered(weight: Tensor) -> bool:
+def _filtered(dtype: torch.dtype, weight: Tensor, is_complex: bool) -> bool:
     """Whether Winograd's filtering wins, where it can be had: by it over `_table`'s form, two threads, AVX-512, forward
     alone and with backward, complex and real weights. 16 channels at N=64, 32x32: 1.6, 1.6; 1.3, 1.2. 32, 16x16: 1.7,
     1.5; 1.5, 1.4. 64, 8x8: 1.6, 1.6; 1.5, 1.5. 128 at N=128, 16x16: 1.8, 1.8; 1.9, 1.8. 256, 8x8: 1.3, 1.1; 1.6, 1.6.
     One sample: 1.5 to 2.9. With AVX2 alone the same, with SSE more. Not with 8 channels: 0.7, 0.7; 0.6, 0.5; nor with
-    512, whose weights no cache holds: 0.9, 0.7; 1.1, 1.1.
+    512, whose weights no cache holds: 0.9, 0.7; 1.1, 1.1. bfloat16, which it computes in float32, over block with the
+    processor's own products: complex 16 channels 1.0, 1.0; 32 1.2, 1.1; 64 1.2, 1.2; 128 1.3, 1.25; 256 1.1, 1.1; real
+    0.8 to 1.1.
     """
     out, channels = weight.shape[:2]
-    return min(out, channels) >= 16 and out * channels <= 256 * 256
+    few = 32 if dtype in HALVES else 16
+    return min(out, channels) >= few and out * channels <= 256 * 256 and (is_complex or dtype not in HALVES)
 
 
 def _table(device_type: str, dtype: torch.dtype, weight: torch.Size) -> str:

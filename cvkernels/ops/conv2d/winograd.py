@@ -12,13 +12,14 @@ from ... import backend
 from ...planar import is_channels_last, is_planes_last
 from .planes import PLANES
 
-OP = backend.op("conv_winograd", cpu=(torch.float32,))
-RELU = backend.op("conv_winograd_relu", cpu=(torch.float32,))
+OP = backend.op("conv_winograd", cpu=(torch.float32, torch.bfloat16))
+RELU = backend.op("conv_winograd_relu", cpu=(torch.float32, torch.bfloat16))
 LAYOUTS = (False, True, PLANES)  # of a result, in the kernel's numbers
 
 
 def fits(z: Tensor, a: Tensor, how) -> bool:
-    """Whether this convolution is one the kernel does: 3x3, stride 1, padding of at most 2, float32, on a CPU."""
+    """Whether this convolution is one the kernel does: 3x3, stride 1, padding of at most 2, float32 or
+    bfloat16 (computed in float32), on a CPU."""
     if z.device.type != "cpu" or z.dtype not in OP.cpu or a.shape[2:] != (3, 3) or how.groups != 1:
         return False
     dense = how.stride == (1, 1) and how.dilation == (1, 1) and max(how.padding) <= 2
@@ -82,5 +83,5 @@ if backend.compiled:
 
     @torch.library.register_fake("cvkernels::conv_winograd_backward")
     def _(grad, z, complex, padding, lanes=0):  # noqa: A002
-        re = z.new_empty(grad.shape[2], z.shape[2], 3, 3)
-        return re, torch.empty_like(re) if complex else z.new_empty(0)
+        re = z.new_empty(grad.shape[2], z.shape[2], 3, 3, dtype=torch.float32)
+        return re, torch.empty_like(re) if complex else re.new_empty(0)
