@@ -1,6 +1,6 @@
-// A complex convolution with a 3x3 kernel and stride 1 by Winograd's filtering, features in float32 or bfloat16, all else
-// in float32: forward (which is the gradient of the features as well, with the kernel turned and transposed) and the
-// gradient of the weights.
+// A complex convolution with a 3x3 kernel and stride 1 by Winograd's filtering, features in float32 or bfloat16, all
+// else in float32: forward (which is the gradient of the features as well, with the kernel turned and transposed) and
+// the gradient of the weights.
 //
 // A task is some 32 tiles: their inputs, from any layout, to 16 matrices of tiles and channels; the products with the
 // weight's 16; the results back to positions. All of it stays in a core's cache. Complex weights by Gauss's three
@@ -18,7 +18,7 @@
 namespace cvk {
 namespace {
 
-constexpr int64_t TILES = 32;       // of a task, about: 32 x 16 points x 96 channels are 196 KiB
+constexpr int64_t TILES = 32;  // of a task, about: 32 x 16 points x 96 channels are 196 KiB
 // The gradient of the weights is the work of units, the same for any number of threads: each adds up some of the tiles
 // for some of the input channels.
 constexpr int64_t UNITS = 16;
@@ -56,8 +56,8 @@ struct Job {
   int64_t top, left;
   bool complex;
   Relu<T> relu;
-  float* weight;   // transformed: [1 or 3][POINTS][in.c][rounded out.c], each point in panels
-  float* partial;  // of its gradient, the same for each of `chunks` of the tasks
+  float* weight;                     // transformed: [1 or 3][POINTS][in.c][rounded out.c], each point in panels
+  float* partial;                    // of its gradient, the same for each of `chunks` of the tasks
   int64_t chunks, blocks, channels;  // `blocks` of the input channels; how many those are
 
   int64_t across, down, samples, strip;  // tiles of a sample; samples and rows of tiles of a task
@@ -134,11 +134,11 @@ Field<T> rows_of(const Side<T>& side, const Task& t, int64_t begin, int64_t end,
     T* z = side.data + (t.n + n) * side.v.sample;
     T* rows = to + (n * lines - begin * side.w) * side.c;
     if (back) {
-      join_span<T, PARTS>(Rows<const T>{{rows, rows + plane, rows}, side.c}, z, z + side.v.part, side.c,
-                              side.v.s, begin * side.w, end * side.w);
+      join_span<T, PARTS>(Rows<const T>{{rows, rows + plane, rows}, side.c}, z, z + side.v.part, side.c, side.v.s,
+                          begin * side.w, end * side.w);
     } else {
       split_span<T, PARTS>(z, z + side.v.part, Rows<T>{{rows, rows + plane, rows}, side.c}, side.c, side.v.s,
-                               begin * side.w, end * side.w);
+                           begin * side.w, end * side.w);
     }
   }
   const int64_t shift = (t.n * lines + begin * side.w) * side.c;
@@ -172,8 +172,8 @@ CVK_INLINE Window<T> at(const Field<T>& field, int64_t n, int64_t y, int64_t x) 
 
 // f(row of the window, row of the feature or null beyond its edges, part) for a window that reaches beyond them.
 template <int SIZE, class T, class F>
-CVK_INLINE void for_rows(const Side<T>& side, const Field<T>& field, const Window<T>& w, int64_t n, int64_t y, int64_t x,
-                         const F& f) {
+CVK_INLINE void for_rows(const Side<T>& side, const Field<T>& field, const Window<T>& w, int64_t n, int64_t y,
+                         int64_t x, const F& f) {
   for (int i = 0; i < SIZE; ++i) {
     for (int k = 0; k < SIZE; ++k) {
       const bool real = y + i >= 0 && y + i < side.h && x + k >= 0 && x + k < side.w;
@@ -322,8 +322,9 @@ void relu(const Job<T>& j, const Task& t, int64_t begin, int64_t end) {
   for (int64_t n = t.n; n < t.n + t.samples; ++n) {
     T* y = j.out.data + n * j.out.v.sample;
     const T *residual = j.relu.residual, *beside = residual ? residual + n * j.out.v.sample : y;
-    const auto run = last ? residual ? relu_span<T, true, true> : relu_span<T, true, false>
-                          : residual ? relu_span<T, false, true> : relu_span<T, false, false>;
+    const auto run = last       ? residual ? relu_span<T, true, true> : relu_span<T, true, false>
+                     : residual ? relu_span<T, false, true>
+                                : relu_span<T, false, false>;
     run(y, beside, j.relu.scale, j.out.c, j.out.v.s, begin * j.out.w, end * j.out.w, j.relu.c);
   }
 }
@@ -337,9 +338,8 @@ CVK_INLINE void convolve(const Job<T>& j, int64_t begin, int64_t end) {
     for (int64_t k = 0; k < POINTS; ++k) {
       for (int64_t p = 0; p < j.planes(); ++p) {
         const int64_t point = p * POINTS + k, weight = j.complex ? point : k;
-        multiply<L, false>({room.inputs + point * room.in_step, j.in_row(), 1,
-                            j.weight + weight * j.in.c * j.out_row(), 0,
-                            room.results + point * room.out_step, j.out_row(), j.in.c},
+        multiply<L, false>({room.inputs + point * room.in_step, j.in_row(), 1, j.weight + weight * j.in.c * j.out_row(),
+                            0, room.results + point * room.out_step, j.out_row(), j.in.c},
                            t.tiles, j.out_row());
       }
     }
@@ -413,7 +413,7 @@ struct Kernels {
   float *re, *im;  // no im: real weights
   int64_t in, out;
   bool back;
-  float* points;    // [1 or 3][POINTS][in][rounded out]; several of them one behind the other
+  float* points;  // [1 or 3][POINTS][in][rounded out]; several of them one behind the other
   int64_t partials;
 
   int64_t row() const { return rounded_up(out); }
@@ -484,7 +484,8 @@ CVK_INLINE void leave_weights(const Kernels& w, int64_t begin, int64_t end) {
   }
 }
 
-// --- one clone for each width of vector -------------------------------------------------------------------------------
+// --- one clone for each width of vector
+// -------------------------------------------------------------------------------
 
 template <class Work>
 using Worker = void (*)(const Work&, int64_t, int64_t);
@@ -505,15 +506,15 @@ struct Workers {
 
 #define CVK_WORKER(name, as, Work, L, ...) \
   __VA_ARGS__ void name##_##as##_##L(const Work& work, int64_t begin, int64_t end) { name<L>(work, begin, end); }
-#define CVK_WORKERS(L, ...)                                          \
-  CVK_WORKER(enter_weights, all, Kernels, L, __VA_ARGS__)            \
-  CVK_WORKER(leave_weights, all, Kernels, L, __VA_ARGS__)            \
-  CVK_WORKER(convolve, whole, Job<float>, L, __VA_ARGS__)            \
-  CVK_WORKER(convolve, half, Job<StoredBFloat16>, L, __VA_ARGS__)          \
-  CVK_WORKER(add_weights, whole, Job<float>, L, __VA_ARGS__)         \
-  CVK_WORKER(add_weights, half, Job<StoredBFloat16>, L, __VA_ARGS__)       \
-  constexpr Workers workers_##L{enter_weights_all_##L,               \
-                                leave_weights_all_##L,               \
+#define CVK_WORKERS(L, ...)                                                  \
+  CVK_WORKER(enter_weights, all, Kernels, L, __VA_ARGS__)                    \
+  CVK_WORKER(leave_weights, all, Kernels, L, __VA_ARGS__)                    \
+  CVK_WORKER(convolve, whole, Job<float>, L, __VA_ARGS__)                    \
+  CVK_WORKER(convolve, half, Job<StoredBFloat16>, L, __VA_ARGS__)            \
+  CVK_WORKER(add_weights, whole, Job<float>, L, __VA_ARGS__)                 \
+  CVK_WORKER(add_weights, half, Job<StoredBFloat16>, L, __VA_ARGS__)         \
+  constexpr Workers workers_##L{enter_weights_all_##L,                       \
+                                leave_weights_all_##L,                       \
                                 {convolve_whole_##L, add_weights_whole_##L}, \
                                 {convolve_half_##L, add_weights_half_##L}};
 
@@ -540,7 +541,8 @@ CVK_WORKERS(1)
 const Workers& workers(int64_t) { return workers_1; }
 #endif
 
-// --- operators --------------------------------------------------------------------------------------------------------
+// --- operators
+// --------------------------------------------------------------------------------------------------------
 
 template <class T>
 Side<T> side_of(const Tensor& z, const char* name) {

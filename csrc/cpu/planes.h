@@ -1,5 +1,5 @@
-// Features to rows of channels and back, position by position: what a convolution on a CPU reads and writes; and the ReLU
-// in the pass that writes.
+// Features to rows of channels and back, position by position: what a convolution on a CPU reads and writes; and the
+// ReLU in the pass that writes.
 #pragma once
 
 #include <type_traits>

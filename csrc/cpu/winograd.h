@@ -1,5 +1,6 @@
-// Winograd's minimal filtering F(2x2, 3x3) over rows of channels: a tile of 2x2 outputs takes 16 products where a direct
-// convolution takes 36.                             (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks")
+// Winograd's minimal filtering F(2x2, 3x3) over rows of channels: a tile of 2x2 outputs takes 16 products where a
+// direct convolution takes 36.                             (Lavin and Gray, "Fast Algorithms for Convolutional Neural
+// Networks")
 //
 //     y = A^T [ (G w G^T) . (B^T d B) ] A        d 4x4 inputs, w 3x3 weights, y 2x2 outputs, . per point of 16
 //
@@ -25,11 +26,11 @@ inline int64_t rounded_up(int64_t count) { return (count + ROUND - 1) / ROUND * 
 template <int L>
 struct Floats;
 #if defined(__GNUC__) || defined(__clang__)
-#define CVK_FLOATS(count)                                                               \
-  template <>                                                                           \
-  struct Floats<count> {                                                                \
-    typedef float type __attribute__((vector_size(4 * count), may_alias, aligned(4))); \
-    typedef uint32_t bits __attribute__((vector_size(4 * count)));                     \
+#define CVK_FLOATS(count)                                                                 \
+  template <>                                                                             \
+  struct Floats<count> {                                                                  \
+    typedef float type __attribute__((vector_size(4 * count), may_alias, aligned(4)));    \
+    typedef uint32_t bits __attribute__((vector_size(4 * count)));                        \
     typedef uint16_t half __attribute__((vector_size(2 * count), may_alias, aligned(2))); \
   };
 CVK_FLOATS(4)

@@ -26,7 +26,7 @@ def planes_last(z):
 
 
 LAYOUTS = {"contiguous": lambda z: z, "channels-last": to_channels_last, "planes-last": planes_last}
-# N, C, O, H, W, padding: channels that fill vectors and that do not, odd maps, one tile, many tasks, no padding and more
+# N, C, O, H, W, padding: channels that fill vectors and that do not, odd maps, one tile, many tasks
 SIZES = {
     "odd": (2, 3, 5, 7, 6, (1, 1)),
     "vectors": (3, 16, 32, 8, 8, (1, 1)),

@@ -83,11 +83,11 @@ def conv2d_norm_relu(z: Tensor, weight, scale, residual, c: float, stride=1, pad
         if residual.shape != wanted:
             raise ValueError(f"`residual` must have the shape of the result {list(wanted)}, got {list(residual.shape)}")
         residual = to_channels_last(residual.to(z.dtype))
-    rest = (scale.to(torch.promote_types(z.dtype, torch.float32)).contiguous(), residual, float(c))
+    end = (scale.to(torch.promote_types(z.dtype, torch.float32)).contiguous(), residual, float(c))
     with torch.autocast(z.device.type, enabled=False):
         if name == "winograd":
-            return leave(winograd.run_relu(z, a, b, how, *rest), was_complex), True
-        return leave(run_relu(name, z, a, b, how, *rest), was_complex), True
+            return leave(winograd.run_relu(z, a, b, how, *end), was_complex), True
+        return leave(run_relu(name, z, a, b, how, *end), was_complex), True
 
 
 def _convolved(entered, weight, planes: bool = False) -> Tensor:
@@ -147,7 +147,7 @@ def _conv2d(z, a, b, block, how: Geometry, planes: bool = False) -> Tensor:
 def _form(z, a, b, block, how: Geometry):
     """The name of the form and its weights; whether it is channels-last inside; the layout of ``z``."""
     name, _, last = forms.chosen(z, a, b is not None, winograd.fits(z, a, how)).partition("-")
-    outside = is_channels_last(z)
+    outside: bool | str = is_channels_last(z)
     if b is None:
         name, outside = "winograd" if name == "winograd" else "real", PLANES if is_planes_last(z) else outside
     elif name == "block" and block is not None and block.dtype == z.dtype:

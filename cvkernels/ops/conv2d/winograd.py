@@ -51,7 +51,9 @@ def gradients(z, a, b, grad: Tensor, how, needs, layout: bool | str):
     if needs[1] or needs[2]:
         kernel = torch.ops.cvkernels.conv_winograd_backward.default
         of_a, of_b = kernel(grad, _read(z), b is not None, how.padding)
-    return of_z, of_a.to(a.dtype) if needs[1] else None, of_b.to(b.dtype) if needs[2] else None
+        of_a = of_a.to(a.dtype) if needs[1] else None
+        of_b = of_b.to(b.dtype) if needs[2] and b is not None else None
+    return of_z, of_a, of_b
 
 
 def _stored(a: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor | None]:
