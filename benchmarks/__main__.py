@@ -212,7 +212,8 @@ class Run:
                 print(f"  {case.op:24} {case.shape:14} {which:17} {name}: left out: {_short(error)}")
                 calls.pop(name, None)
         if case.cost and case.cost.kind == "copy":
-            calls["copy"] = roof.copy(candidates.flat(case.ours.leaves)[0].nbytes, case.device)
+            # as many bytes as the pass itself: half of them could stay in a cache that the pass does not fit
+            calls["copy"] = roof.copy(case.cost.of(which) / 2, case.device)
         best, began = None, time.monotonic()
         for _ in range(1 if options.quick else ATTEMPTS):
             load = timing.ForeignLoad()
@@ -253,13 +254,10 @@ class Run:
         if case.cost is None or (candidate and not candidate.compared):
             return None, None
         if case.cost.kind == "copy":
-            moved = 2 * candidates.flat(case.ours.leaves)[0].nbytes
-            rate = moved / copy[1] * 1e3
-            needed = case.cost.of(which) if candidate else moved
+            rate = case.cost.of(which) / copy[1] * 1e3
         else:
             rate = roof.matrix_rate(case.device, dtype, self.options.tf32, self.options.clock, self.options.quick)
-            needed = case.cost.of(which)
-        return rate / 1e9, needed / (ms / 1e3) / rate
+        return rate / 1e9, case.cost.of(which) / (ms / 1e3) / rate
 
     def show(self, found: list[rows.Row]) -> None:
         """One line for the case, one for each candidate."""
