@@ -75,10 +75,10 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
 
   // A complex convolution with a 3x3 kernel, stride 1 and padding of at most 2 by Winograd's filtering on a CPU. z
   // float32 or bfloat16 in any dense layout but the interleaved one; re and im (none: real weights) [O, I, 3, 3],
-  // contiguous, float32, as their gradients are. back:
-  // the gradient of the features, z being that of the result and padding 2 less the convolution's. layout of the
-  // result: 0 contiguous, 1 channels-last, 2 strides of [N, 2, H, W, C]. lanes: floats of a vector, 0 for as many as
-  // the processor has. relu: as in conv_planes_relu_forward. backward: the gradients of re and, if complex, of im.
+  // contiguous, float32, as their gradients are. back: the gradient of the features, z being that of the result and
+  // padding 2 less the convolution's. layout of the result: 0 contiguous, 1 channels-last, 2 strides of
+  // [N, 2, H, W, C]. lanes: floats of a vector, 0 for as many as the processor has. relu: as in
+  // conv_planes_relu_forward. backward: the gradients of re and, if complex, of im.
   m.def(
       "conv_winograd_forward(Tensor z, Tensor re, Tensor? im, int[] padding, bool back, int layout, int lanes=0) -> "
       "Tensor");

@@ -1,6 +1,5 @@
 // Winograd's minimal filtering F(2x2, 3x3) over rows of channels: a tile of 2x2 outputs takes 16 products where a
-// direct convolution takes 36.                             (Lavin and Gray, "Fast Algorithms for Convolutional Neural
-// Networks")
+// direct convolution takes 36.            (Lavin and Gray 2016, Fast Algorithms for Convolutional Neural Networks)
 //
 //     y = A^T [ (G w G^T) . (B^T d B) ] A        d 4x4 inputs, w 3x3 weights, y 2x2 outputs, . per point of 16
 //
@@ -36,14 +35,12 @@ struct Floats;
 CVK_FLOATS(4)
 CVK_FLOATS(8)
 CVK_FLOATS(16)
-constexpr int NARROWEST = 4;
 #define CVK_UNROLL _Pragma("GCC unroll 16")
 #else
 template <>
 struct Floats<1> {
   using type = float;
 };
-constexpr int NARROWEST = 1;
 #define CVK_UNROLL
 #endif
 
@@ -102,6 +99,13 @@ CVK_INLINE void store_some(T* to, int64_t count, const floats<L>& x) {
   T held[L];
   store_floats<L>(held, x);
   std::memcpy(to, held, static_cast<size_t>(count) * sizeof(T));
+}
+
+// The points of one row of channels, `step` apart.
+template <int L>
+CVK_INLINE void store_points(const floats<L>* x, float* to, int64_t step) {
+  CVK_UNROLL
+  for (int k = 0; k < POINTS; ++k) store_floats<L>(to + k * step, x[k]);
 }
 
 // B^T d B in place

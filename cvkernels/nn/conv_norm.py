@@ -13,10 +13,9 @@ class ComplexConvBatchNormReLU2d(nn.Module):
 
     Two operations in training. In inference without gradients the norm's scale, the residual and the ReLU are part of
     the pass that writes the convolution's result, on the CPU where its form is channels-last inside or Winograd's;
-    elsewhere two operations. On a CPU what such forms return stays as they leave it, whatever the layout of ``z``:
-    channels-last, or, with real weights in training, dense in the order ``[N, 2, H, W, C]``; the next such layer reads
-    it as it is and anything else takes it. With ``use_backend("triton")`` the convolution itself sums the power in
-    training, and is all there is in inference.
+    elsewhere two operations. With real weights on a CPU what it returns in training may be dense in the order
+    ``[N, 2, H, W, C]``, which the next such layer reads as it is and anything else takes. With
+    ``use_backend("triton")`` the convolution itself sums the power in training, and is all there is in inference.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode, weights: as

@@ -145,21 +145,18 @@ def test_planes_and_their_transpose(form, size):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_complex_weights_leave_their_result_channels_last(kernel, layout, stride):
-    """Whatever came in, for the norm and the next layer; the public operation gives back the layout it was given."""
+def test_complex_weights_keep_the_layout(kernel, layout, stride):
+    """Of what came in: in training, in inference, in the gradient."""
     for dtype in (torch.float32, torch.bfloat16):
-        layer = cnn.ComplexConvBatchNormReLU2d(16, 16, 3, stride, padding=1)
-        z = LAYOUTS[layout](torch.randn(2, 2, 16, 8, 10)).requires_grad_()
+        layer = cnn.ComplexConvBatchNormReLU2d(32, 32, 3, stride, padding=1)
+        z = LAYOUTS[layout](torch.randn(2, 2, 32, 8, 10)).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             y = layer(z)
             with torch.no_grad():
                 inferred = layer.eval()(z)
-            assert is_channels_last(y) and is_channels_last(inferred)
-            y.sum().backward()
-            plain = F.conv2d(z, layer.conv.kernel(), stride, 1)
-        assert z.grad.stride() == z.stride()
-        assert is_channels_last(plain) == (layout == "channels-last")
-        assert plain.is_contiguous() == (layout == "contiguous")
+        y.sum().backward()
+        for x in (y, inferred, z.grad):
+            assert is_channels_last(x) if layout == "channels-last" else x.is_contiguous()
 
 
 @pytest.mark.parametrize("size", [(3, 16, 5, 7), (2, 32, 8, 9)], ids=str)
@@ -230,7 +227,7 @@ def test_norm_residual_and_relu_in_the_pass_that_joins(kernel, size, layout, for
                 assert names[-1] == f"conv_{'winograd' if form == 'winograd' else 'planes'}_relu_forward"
                 assert "batch_norm_relu_forward" not in names
                 torch.library.opcheck(seen.calls[-1][0], seen.calls[-1][1])
-                assert is_channels_last(y)
+                assert (y.movedim((1, 2), (-2, -1)) if layout == "channels-last" else y).is_contiguous()
                 exact = layer.double()
                 with use_backend("reference"), torch.autocast("cpu", enabled=False):
                     rest = residual if residual is None else residual.double()

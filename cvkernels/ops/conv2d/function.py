@@ -14,13 +14,15 @@ from . import implicit, winograd
 from .planes import OP as PLANES_OP
 from .planes import PLANES, RELU
 from .reference import conv2d as reference
-from .through_torch import ENDS, FORMS, Geometry, gradients, run, run_relu
+from .through_torch import FORMS as THROUGH_TORCH
+from .through_torch import Geometry
 
 OP = backend.op(
     "conv2d",
     triton=backend.TRITON,
     otherwise="torch",
 )
+FORMS = {**THROUGH_TORCH, "winograd": winograd.Winograd()}
 
 
 def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) -> Tensor:
@@ -47,8 +49,8 @@ def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) 
 
 def conv2d_with_power(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1):
     """`conv2d`, and the sums of its power per channel ``[O]``, float32, which a norm after it needs in training, where
-    a kernel of our own has them at hand; else None. What is convolved channels-last inside on a CPU stays so, whatever
-    the layout of ``z``, and the next one reads it as it is: channels-last, with real weights `planar.is_planes_last`.
+    a kernel of our own has them at hand; else None. With real weights that are convolved channels-last inside, on a CPU
+    the result stays as the convolution leaves it (`planar.is_planes_last`), which the next one then reads as it is.
     """
     z, a, b, was_complex, _, how = entered = _entered(z, weight, stride, padding, dilation, groups)
     own = _own(entered)
@@ -76,18 +78,18 @@ def conv2d_norm_relu(z: Tensor, weight, scale, residual, c: float, stride=1, pad
     if mapped() or b is not None and how.groups > 1 or backend.choose(RELU, z) == "reference":
         return _convolved(entered, weight), False
     wanted = (z.shape[0], 2, a.shape[0], *how.result(z.shape[3:], a.shape[2:]))
-    name, a, b, inside, _ = _form(z, a, b, _block(weight), how)
-    if not inside or name not in (*ENDS, "winograd"):
+    name, a, b, inside, outside = _form(z, a, b, _block(weight), how)
+    form, outside = FORMS[name], bool(outside)
+    if not inside or not form.ends:
         return _convolved(entered, weight), False
     if residual is not None:
         if residual.shape != wanted:
             raise ValueError(f"`residual` must have the shape of the result {list(wanted)}, got {list(residual.shape)}")
-        residual = to_channels_last(residual.to(z.dtype))
-    end = (scale.to(torch.promote_types(z.dtype, torch.float32)).contiguous(), residual, float(c))
+        residual = residual.to(z.dtype)
+        residual = to_channels_last(residual) if outside else residual.contiguous()
+    scale = scale.to(torch.promote_types(z.dtype, torch.float32)).contiguous()
     with torch.autocast(z.device.type, enabled=False):
-        if name == "winograd":
-            return leave(winograd.run_relu(z, a, b, how, *end), was_complex), True
-        return leave(run_relu(name, z, a, b, how, *end), was_complex), True
+        return leave(form.run_relu(z, a, b, how, outside, scale, residual, float(c)), was_complex), True
 
 
 def _convolved(entered, weight, planes: bool = False) -> Tensor:
@@ -135,13 +137,12 @@ def _conv2d(z, a, b, block, how: Geometry, planes: bool = False) -> Tensor:
     own = backend.choose(OP, z)
     if own != "reference" and how.groups == 1:
         return implicit.conv2d(z, a, b, how.stride, how.padding, how.dilation, own)
-    real_weights = b is None
+    planes = planes and b is None and backend.choose(PLANES_OP, z) == "cpu"
     name, a, b, inside, outside = _form(z, a, b, block, how)
-    stays = planes and inside and backend.choose(PLANES_OP, z) == "cpu"
-    result = (PLANES if real_weights else True) if stays else outside
+    result = PLANES if planes and inside else outside
     if tracked(z, a, b) or mapped():
         return applied(_Conv2d)(z, a, b, how, name, inside, outside, result)
-    return _run(z, a, b, how, name, inside, result)
+    return FORMS[name].run(z, a, b, how, inside, result)
 
 
 def _form(z, a, b, block, how: Geometry):
@@ -149,22 +150,16 @@ def _form(z, a, b, block, how: Geometry):
     name, _, last = forms.chosen(z, a, b is not None, winograd.fits(z, a, how)).partition("-")
     outside: bool | str = is_channels_last(z)
     if b is None:
-        name, outside = "winograd" if name == "winograd" else "real", PLANES if is_planes_last(z) else outside
+        name, outside = "real" if name == "batch" else name, PLANES if is_planes_last(z) else outside
     elif name == "block" and block is not None and block.dtype == z.dtype:
         name, a, b = "packed", block, None
     return name, a, b, bool(outside or last or name == "winograd"), outside
 
 
-def _run(z, a, b, how, name, inside, result):
-    if name == "winograd":
-        return winograd.run(z, a, b, how, result)
-    return run(FORMS[name], z, a, b, how, inside, result)
-
-
 class _Conv2d(torch.autograd.Function):
     @staticmethod
     def forward(z, a, b, how, name, inside, outside, result):
-        return _run(z, a, b, how, name, inside, result)
+        return FORMS[name].run(z, a, b, how, inside, result)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -176,10 +171,9 @@ class _Conv2d(torch.autograd.Function):
         z, a, b = ctx.saved_tensors
         how, name, inside, outside, _ = ctx.settings
         if torch.is_grad_enabled():  # a double backward: in steps that torch differentiates
-            name, inside, outside = "packed" if name == "packed" else "real" if b is None else "block", False, False
-        if name == "winograd":
-            return *winograd.gradients(z, a, b, grad, how, ctx.needs_input_grad, outside), *(None,) * 5
-        return *gradients(FORMS[name], z, a, b, grad, how, ctx.needs_input_grad, inside, outside), *(None,) * 5
+            name = "block" if b is not None else "real" if name == "winograd" else name
+            inside, outside = False, False
+        return *FORMS[name].gradients(z, a, b, grad, how, ctx.needs_input_grad, inside, outside), *(None,) * 5
 
     @staticmethod
     def vmap(info, in_dims, z, a, b, *settings):

@@ -40,43 +40,45 @@ class Form:
     weights_t: Callable  # gradients of those, a -> gradients of a and b
     join: Callable  # results of the convolutions, inside, outside -> feature
     join_t: Callable  # gradient of the feature, inside -> of the results
+    end: int | None = None  # the last step, where that is one map of planes to a feature
 
+    @property
+    def ends(self) -> bool:
+        """Whether there is a `run_relu`."""
+        return self.end is not None
 
-def run(form: Form, z: Tensor, a: Tensor, b: Tensor | None, how: Geometry, inside: bool, outside: bool) -> Tensor:
-    """The convolution of planar ``z``; ``inside``, ``outside``: channels-last in between, and as it returns."""
-    return form.join(_convolved(form, z, a, b, how, inside), inside, outside)
+    def run(self, z, a, b, how: Geometry, inside: bool, outside: bool | str) -> Tensor:
+        """The convolution of planar ``z``; ``inside``, ``outside``: channels-last in between, and as it returns."""
+        return self.join(self._convolved(z, a, b, how, inside), inside, outside)
 
+    def run_relu(self, z, a, b, how: Geometry, outside: bool, scale: Tensor, residual: Tensor | None, c: float):
+        """magnitude_relu(run(...) * scale + residual, c), the ReLU in the pass that joins the planes; channels-last
+        inside, ``residual`` in the layout of the result.
+        """
+        assert self.end is not None
+        return joined_relu(self._convolved(z, a, b, how, True), scale, residual, self.end, outside, c)
 
-def _convolved(form: Form, z, a, b, how: Geometry, inside: bool) -> list[Tensor]:
-    planes = form.split(z, inside)
-    weights = form.weights(a, b, z.dtype, inside)
-    return [
-        torch.conv2d(x, w, None, how.stride, how.padding, how.dilation, how.groups)
-        for x, w in zip(planes, weights, strict=True)
-    ]
+    def _convolved(self, z, a, b, how: Geometry, inside: bool) -> list[Tensor]:
+        planes = self.split(z, inside)
+        weights = self.weights(a, b, z.dtype, inside)
+        return [
+            torch.conv2d(x, w, None, how.stride, how.padding, how.dilation, how.groups)
+            for x, w in zip(planes, weights, strict=True)
+        ]
 
-
-def run_relu(name: str, z, a, b, how: Geometry, scale: Tensor, residual: Tensor | None, c: float) -> Tensor:
-    """magnitude_relu(run(...) * scale + residual, c), the ReLU in the pass that joins the planes; channels-last inside
-    and as it returns, ``residual`` like it. For the names of `ENDS`.
-    """
-    done = _convolved(FORMS[name], z, a, b, how, True)
-    return joined_relu(done, scale, residual, ENDS[name], True, c)
-
-
-def gradients(form: Form, z, a, b, grad: Tensor, how: Geometry, needs, inside: bool, outside: bool):
-    """Of ``z`` (channels-last with ``outside``), ``a`` and ``b``, None where ``needs`` has False."""
-    needs_z, needs_weight = needs[0], needs[1] or needs[2]
-    planes = form.split(z, inside)
-    weights = form.weights(a, b, z.dtype, inside)
-    given = form.join_t(grad, inside)
-    mask = [needs_z, needs_weight, False]
-    rest = (None, how.stride, how.padding, how.dilation, False, (0, 0), how.groups, mask)
-    back = torch.ops.aten.convolution_backward.default
-    done = [back(g, x, w, *rest) for g, x, w in zip(given, planes, weights, strict=True)]
-    grad_z = form.split_t([d[0] for d in done], inside, outside) if needs_z else None
-    grad_a, grad_b = form.weights_t([d[1] for d in done], a) if needs_weight else (None, None)
-    return grad_z, grad_a if needs[1] else None, grad_b if needs[2] else None
+    def gradients(self, z, a, b, grad: Tensor, how: Geometry, needs, inside: bool, outside: bool | str):
+        """Of ``z`` (channels-last with ``outside``), ``a`` and ``b``, None where ``needs`` has False."""
+        needs_z, needs_weight = needs[0], needs[1] or needs[2]
+        planes = self.split(z, inside)
+        weights = self.weights(a, b, z.dtype, inside)
+        given = self.join_t(grad, inside)
+        mask = [needs_z, needs_weight, False]
+        rest = (None, how.stride, how.padding, how.dilation, False, (0, 0), how.groups, mask)
+        back = torch.ops.aten.convolution_backward.default
+        done = [back(g, x, w, *rest) for g, x, w in zip(given, planes, weights, strict=True)]
+        grad_z = self.split_t([d[0] for d in done], inside, outside) if needs_z else None
+        grad_a, grad_b = self.weights_t([d[1] for d in done], a) if needs_weight else (None, None)
+        return grad_z, grad_a if needs[1] else None, grad_b if needs[2] else None
 
 
 def _stored(w: Tensor, dtype: torch.dtype, last: bool) -> Tensor:
@@ -99,6 +101,7 @@ BLOCKED = Form(
     lambda a, b, dtype, inside: [packed_block(a, b, dtype, inside)],
     lambda grads, a: unpacked_block(grads[0], a.dtype),
     *_joiner(BLOCK),
+    end=BLOCK,
 )
 # its weight made before, in whatever dtype and order: `a` is the block
 PACKED = Form(
@@ -106,6 +109,7 @@ PACKED = Form(
     lambda a, b, dtype, inside: [_stored(a, dtype, inside)],
     lambda grads, a: (grads[0].to(a.dtype), None),
     *_joiner(BLOCK),
+    end=BLOCK,
 )
 
 # --- gauss: p = A re, q = B im, r = (A + B)(re + im); p - q and r - p - q are the parts -------------------------------
@@ -121,6 +125,7 @@ GAUSS = Form(
     lambda a, b, dtype, inside: [_stored(w, dtype, inside) for w in (a, b, a + b)],
     _sums_t,
     *_joiner(DIFFERENCE),
+    end=DIFFERENCE,
 )
 
 # --- four: A re, B im, B re, A im -------------------------------------------------------------------------------------
@@ -195,8 +200,7 @@ REAL = Form(
     lambda grads, a: (grads[0].to(a.dtype), None),
     _batched_t,
     _batched,
+    end=TURNS,
 )
 COMPLEX = {"block": BLOCKED, "gauss": GAUSS, "four": FOUR, "batch": BATCH}
 FORMS = {**COMPLEX, "packed": PACKED, "real": REAL}
-# the last step of each, where that is one map of planes to a feature
-ENDS = {"block": BLOCK, "packed": BLOCK, "gauss": DIFFERENCE, "real": TURNS}

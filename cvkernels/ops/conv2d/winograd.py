@@ -27,33 +27,37 @@ def fits(z: Tensor, a: Tensor, how) -> bool:
     return dense and room and backend.choose(OP, z) == "cpu"
 
 
-def run(z: Tensor, a: Tensor, b: Tensor | None, how, layout: bool | str) -> Tensor:
-    """The convolution of planar ``z``, in this layout."""
-    return torch.ops.cvkernels.conv_winograd_forward.default(
-        _read(z), *_stored(a, b), how.padding, False, LAYOUTS.index(layout)
-    )
+class Winograd:
+    """The interface of `through_torch.Form`; what is channels-last inside is the kernel's affair."""
+
+    ends = True
+
+    def run(self, z: Tensor, a: Tensor, b: Tensor | None, how, inside: bool, outside: bool | str) -> Tensor:
+        """The convolution of planar ``z``, in the layout ``outside``."""
+        return _convolved(z, a, b, how.padding, False, outside)
+
+    def run_relu(self, z, a, b, how, outside: bool, scale: Tensor, residual: Tensor | None, c: float) -> Tensor:
+        """magnitude_relu(run(...) * scale + residual, c) in the same pass, ``residual`` in the layout of the result."""
+        kernel = torch.ops.cvkernels.conv_winograd_relu_forward.default
+        return kernel(_read(z), *_stored(a, b), how.padding, scale, residual, LAYOUTS.index(outside), c)
+
+    def gradients(self, z, a, b, grad: Tensor, how, needs, inside: bool, outside: bool | str):
+        """Of ``z`` (in the layout ``outside``), ``a`` and ``b``, None where ``needs`` has False."""
+        of_z = of_a = of_b = None
+        grad = _read(grad)
+        if needs[0]:
+            of_z = _convolved(grad, a, b, [2 - p for p in how.padding], True, outside)
+        if needs[1] or needs[2]:
+            kernel = torch.ops.cvkernels.conv_winograd_backward.default
+            of_a, of_b = kernel(grad, _read(z), b is not None, how.padding)
+            of_a = of_a.to(a.dtype) if needs[1] else None
+            of_b = of_b.to(b.dtype) if needs[2] and b is not None else None
+        return of_z, of_a, of_b
 
 
-def run_relu(z, a, b, how, scale: Tensor, residual: Tensor | None, c: float) -> Tensor:
-    """magnitude_relu(run(...) * scale + residual, c) in the same pass, channels-last as ``residual`` is."""
-    kernel = torch.ops.cvkernels.conv_winograd_relu_forward.default
-    return kernel(_read(z), *_stored(a, b), how.padding, scale, residual, LAYOUTS.index(True), c)
-
-
-def gradients(z, a, b, grad: Tensor, how, needs, layout: bool | str):
-    """Of ``z`` (in this layout), ``a`` and ``b``, None where ``needs`` has False."""
-    of_z = of_a = of_b = None
-    grad = _read(grad)
-    if needs[0]:
-        padding = [2 - p for p in how.padding]
-        kernel = torch.ops.cvkernels.conv_winograd_forward.default
-        of_z = kernel(grad, *_stored(a, b), padding, True, LAYOUTS.index(layout))
-    if needs[1] or needs[2]:
-        kernel = torch.ops.cvkernels.conv_winograd_backward.default
-        of_a, of_b = kernel(grad, _read(z), b is not None, how.padding)
-        of_a = of_a.to(a.dtype) if needs[1] else None
-        of_b = of_b.to(b.dtype) if needs[2] and b is not None else None
-    return of_z, of_a, of_b
+def _convolved(z, a, b, padding, back: bool, layout: bool | str) -> Tensor:
+    kernel = torch.ops.cvkernels.conv_winograd_forward.default
+    return kernel(_read(z), *_stored(a, b), padding, back, LAYOUTS.index(layout))
 
 
 def _stored(a: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor | None]:
