@@ -7,9 +7,10 @@ import torch
 
 import cvkernels.functional as F
 import cvkernels.nn as cnn
-from cvkernels import to_channels_last, use_backend, use_conv_form
+from cvkernels import backend, to_channels_last, use_backend, use_conv_form
 from cvkernels.backend import FLOATS
 from cvkernels.ops.common.forms import NAMES
+from cvkernels.ops.conv2d.function import conv2d_with_power
 from cvkernels.planar import is_channels_last, is_planes_last
 from tests.close import assert_close
 
@@ -198,6 +199,14 @@ def test_real_weights_leave_their_planes_to_the_norm_and_to_the_next_layer(kerne
             wanted = torch.autograd.grad(want, leaves, grad.double())
         for i, (got, right) in enumerate(zip((out, *found), (want, *wanted), strict=True)):
             assert_close(got, right, got.dtype, kind="network", name=f"tensor {i}", computed_in=dtype)
+
+
+def test_no_other_device_leaves_planes():
+    """The norms there would copy them; the meta device is asked as a GPU is."""
+    z = to_channels_last(torch.randn(2, 2, 16, 6, 6))
+    w = torch.randn(16, 16, 3, 3)
+    assert is_planes_last(conv2d_with_power(z, w, padding=1)[0]) == backend.compiled
+    assert is_channels_last(conv2d_with_power(z.to("meta"), w.to("meta"), padding=1)[0])
 
 
 RELU_SIZES = {"odd": (3, 5, 3, 7, 6), "vectors": (2, 16, 32, 8, 8)}  # N, C, O, H, W
