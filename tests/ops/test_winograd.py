@@ -8,6 +8,7 @@ import torch
 
 import cvkernels.functional as F
 from cvkernels import backend, to_channels_last, use_backend, use_conv_form
+from cvkernels.ops.common import forms
 from cvkernels.planar import is_planes_last
 from tests.close import assert_close
 
@@ -171,6 +172,21 @@ def test_the_default_of_3x3_convolutions():
     with use_conv_form("gauss-last"), Recorder() as seen:
         F.conv2d(torch.randn(1, 2, 16, 6, 6), (w[0].repeat(1, 2, 1, 1),) * 2, padding=1)
     assert not any("winograd" in op.name() for op, _, _ in seen.calls)
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_bfloat16_by_default_only_where_the_processor_has_no_tiles(monkeypatch, tiles):
+    monkeypatch.setattr(forms, "TILES", tiles)
+    w = torch.randn(32, 32, 3, 3)
+    for dtype, weight, wanted in (
+        (torch.float32, (w, w), True),
+        (torch.bfloat16, (w, w), not tiles),
+        (torch.bfloat16, w, False),
+    ):
+        weight = tuple(x.to(dtype) for x in weight) if isinstance(weight, tuple) else weight.to(dtype)
+        with Recorder() as seen:
+            F.conv2d(torch.randn(1, 2, 32, 6, 6, dtype=dtype), weight, padding=1)
+        assert any("conv_winograd" in op.name() for op, _, _ in seen.calls) == wanted
 
 
 def test_weights_of_another_dtype_or_layout_and_strided_features():

@@ -22,6 +22,8 @@ from ... import backend
 TORCHS = tuple(f"{form}{layout}" for form in ("block", "gauss", "four", "batch") for layout in ("", "-last"))
 NAMES = (*TORCHS, "winograd")
 HALVES = (torch.float16, torch.bfloat16)
+# Whether the processor multiplies tiles of bfloat16 in one instruction: AMX.
+TILES = torch.cpu._is_amx_tile_supported()
 _asked: str | None = None
 
 
@@ -63,10 +65,12 @@ def _filtered(dtype: torch.dtype, weight: Tensor, is_complex: bool) -> bool:
     1.5; 1.5, 1.4. 64, 8x8: 1.6, 1.6; 1.5, 1.5. 128 at N=128, 16x16: 1.8, 1.8; 1.9, 1.8. 256, 8x8: 1.3, 1.1; 1.6, 1.6.
     One sample: 1.5 to 2.9. With AVX2 alone the same, with SSE more. Not with 8 channels: 0.7, 0.7; 0.6, 0.5; nor with
     512, whose weights no cache holds: 0.9, 0.7; 1.1, 1.1. bfloat16, which it computes in float32, over block with the
-    processor's own products: complex 16 channels 1.0, 1.0; 32 1.2, 1.1; 64 1.2, 1.2; 128 1.3, 1.25; 256 1.1, 1.1; real
-    0.8 to 1.1.
+    processor's own products (AVX-512): complex 16 channels 1.0, 1.0; 32 1.2, 1.1; 64 1.2, 1.2; 128 1.3, 1.25; 256 1.1,
+    1.1; real 0.8 to 1.1. With AMX's never: complex 0.2 to 0.6, real 0.3 to 0.9.
     """
     out, channels = weight.shape[:2]
+    if dtype in HALVES and TILES:
+        return False
     few = 32 if dtype in HALVES else 16
     return min(out, channels) >= few and out * channels <= 256 * 256 and (is_complex or dtype not in HALVES)
 
