@@ -124,16 +124,17 @@ def op(name: str, **kernels) -> Op:
 
 def choose(op: Op, tensor: torch.Tensor) -> str:
     """The backend for an operation on a tensor like this one: the forced one, else the fastest present."""
-    device = tensor.device
-    return _choose(op.name, device.type, device.index, tensor.dtype, _forced)
+    key = (op.name, tensor.device, tensor.dtype, _forced)
+    found = None if torch.compiler.is_compiling() else _CHOICES.get(key)
+    return found or _choose(*key)
 
 
 # What a choice depends on does not change within a process, so a compiled graph may keep it, and so may a table: the
 # look-up is on every call's path.
-def _choose(name: str, device_type: str, index: int | None, dtype: torch.dtype, forced: str | None) -> str:
-    key = (name, device_type, index, dtype, forced)
+def _choose(name: str, device: torch.device, dtype: torch.dtype, forced: str | None) -> str:
+    key = (name, device, dtype, forced)
     if key not in _CHOICES:
-        _CHOICES[key] = _decide(OPS[name], device_type, index, dtype, forced)
+        _CHOICES[key] = _decide(OPS[name], device.type, device.index, dtype, forced)
     return _CHOICES[key]
 
 

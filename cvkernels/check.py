@@ -27,11 +27,11 @@ def floating(x, name: str, complex_too: bool = False) -> None:
 
 def feature(z, name: str = "z", spatial: int | None = None) -> None:
     """Planar ``[N, 2, C, *]`` or complex ``[N, C, *]``; ``spatial``: how many axes ``*`` must be."""
-    floating(z, name, complex_too=True)
-    shape = z.shape
-    parts = 0 if z.is_complex() else 1
-    axes = len(shape) - 2 - parts
-    if axes >= 0 and (spatial is None or axes == spatial) and (not parts or shape[1] == 2):
+    if not (isinstance(z, Tensor) and (z.is_floating_point() or z.dtype in COMPLEX)):
+        floating(z, name, complex_too=True)
+    parts = 1 if z.is_floating_point() else 0
+    axes = z.ndim - 2 - parts
+    if axes >= 0 and (spatial is None or axes == spatial) and (not parts or z.shape[1] == 2):
         return  # every call passes here: the words are only put together where they are needed
     stars = {None: ", *", 0: "", 1: ", L", 2: ", H, W"}[spatial]
     wanted = f"planar [N, 2, C{stars}] or complex [N, C{stars}]"
@@ -113,6 +113,8 @@ def training_batch(z: Tensor, axis: int = 2) -> None:
 
 def pair(value, name: str) -> tuple[int, int]:
     """An int or a pair of ints, as torch's pooling and convolution take them."""
+    if type(value) is int:
+        return value, value
     both = (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not (isinstance(both, (tuple, list, torch.Size)) and len(both) == 2 and all(isinstance(v, int) for v in both)):
         raise TypeError(f"`{name}` must be an int or a pair of ints, got {shown(value)}")

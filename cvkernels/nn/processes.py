@@ -72,15 +72,14 @@ class _Power(torch.autograd.Function):
         ctx.mark_non_differentiable(output[1])
 
     @staticmethod
+    @once(NAME)
     def backward(ctx, grad, _):
         z, count = ctx.saved_tensors
-        with torch.no_grad():
-            total = grad.double()  # a copy also where it is float64 already: what came in is not written to
-            total = total.clone() if total is grad else total
-            dist.all_reduce(total, group=ctx.group)
-            factor = (2 * total / count.clamp(min=1)).to(grad.dtype)
-            grad_z = (z * _over(factor, z, 2)).to(z.dtype)
-        return *once(NAME, (z, grad), grad_z), None
+        total = grad.double()  # a copy also where it is float64 already: what came in is not written to
+        total = total.clone() if total is grad else total
+        dist.all_reduce(total, group=ctx.group)
+        factor = (2 * total / count.clamp(min=1)).to(grad.dtype)
+        return (z * _over(factor, z, 2)).to(z.dtype), None
 
 
 class _Moments(torch.autograd.Function):
@@ -109,14 +108,13 @@ class _Moments(torch.autograd.Function):
         ctx.mark_non_differentiable(count)
 
     @staticmethod
+    @once(NAME)
     def backward(ctx, grad_mean, grad_var, _):
         x, mean, count = ctx.saved_tensors
-        with torch.no_grad():
-            joint = torch.cat((grad_mean, 2 * grad_var)).double()
-            dist.all_reduce(joint, group=ctx.group)
-            offset, factor = (joint / count.clamp(min=1)).to(mean.dtype).chunk(2)
-            grad_x = torch.addcmul(_over(offset, x, 1), x - _over(mean, x, 1), _over(factor, x, 1)).to(x.dtype)
-        return *once(NAME, (x, grad_mean, grad_var), grad_x), None
+        joint = torch.cat((grad_mean, 2 * grad_var)).double()
+        dist.all_reduce(joint, group=ctx.group)
+        offset, factor = (joint / count.clamp(min=1)).to(mean.dtype).chunk(2)
+        return torch.addcmul(_over(offset, x, 1), x - _over(mean, x, 1), _over(factor, x, 1)).to(x.dtype), None
 
 
 # Collectives inside a Function do not trace; dynamo leaves these two alone and compiles around them. The attribute is

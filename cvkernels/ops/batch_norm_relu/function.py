@@ -72,7 +72,8 @@ def batch_norm_relu(
     else:
         y, rstd = run.batch_norm_relu_forward.default(z.detach(), running_power, *held, *settings)
     if tracked(z, weight, residual):
-        y = applied(_BatchNormReLU)(z, weight, residual, y, rstd, training or running_power is None, float(c), chosen)
+        run = applied(_BatchNormReLU, z, weight, residual)
+        y = run(z, weight, residual, y, rstd, training or running_power is None, float(c), chosen)
     return leave(y, was_complex)
 
 
@@ -95,20 +96,19 @@ class _BatchNormReLU(torch.autograd.Function):
         ctx.save_for_backward(output, z if weight is not None else None, weight, residual, rstd)
 
     @staticmethod
+    @once("batch_norm_relu")
     def backward(ctx, grad):
         y, z, weight, residual, rstd = ctx.saved_tensors
         training, c, chosen = ctx.settings
-        with torch.no_grad():
-            grads = backend.operators(chosen).batch_norm_relu_backward.default(
-                like(grad, y), y, z, weight, residual, rstd, training, c
-            )
+        run = backend.operators(chosen).batch_norm_relu_backward.default
+        grads = run(like(grad, y), y, z, weight, residual, rstd, training, c)
         needs_z, needs_weight, needs_residual = ctx.needs_input_grad[:3]
-        grads = (
+        return (
             grads[0] if needs_z else None,
             grads[2] if needs_weight else None,
             grads[1] if needs_residual else None,
+            *(None,) * 5,
         )
-        return *once("batch_norm_relu", (y, z, weight, residual, grad), *grads), None, None, None, None, None
 
 
 if backend.compiled:

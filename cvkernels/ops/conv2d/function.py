@@ -8,7 +8,7 @@ from ... import backend, check
 from ...planar import enter, is_channels_last, is_planes_last, laid_out, leave, to_channels_last
 from ..common import forms
 from ..common.autocast import active, lowered
-from ..common.autograd import applied, mapped, tracked
+from ..common.autograd import applied, mapped
 from ..common.weight import Packed, parts
 from . import implicit, winograd
 from .planes import OP as PLANES_OP
@@ -140,9 +140,7 @@ def _conv2d(z, a, b, block, how: Geometry, planes: bool = False) -> Tensor:
     planes = planes and b is None and backend.choose(PLANES_OP, z) == "cpu"
     name, a, b, inside, outside = _form(z, a, b, block, how)
     result = PLANES if planes and inside else outside
-    if tracked(z, a, b) or mapped():
-        return applied(_Conv2d)(z, a, b, how, name, inside, outside, result)
-    return FORMS[name].run(z, a, b, how, inside, result)
+    return applied(_Conv2d, z, a, b)(z, a, b, how, name, inside, outside, result)
 
 
 def _form(z, a, b, block, how: Geometry):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ... import backend
 from ...planar import is_channels_last, is_interleaved
-from ..common.autograd import applied, mapped, tracked
+from ..common.autograd import applied
 
 
 def conv2d(z: Tensor, a: Tensor, b: Tensor | None, stride, padding, dilation, chosen: str, power: bool = False):
@@ -22,9 +22,7 @@ def conv2d(z: Tensor, a: Tensor, b: Tensor | None, stride, padding, dilation, ch
     how = (tuple(stride), tuple(padding), tuple(dilation))
     a, b = _stored(a, z), None if b is None else _stored(b, z)
     function = _WithPower if power else _Forward
-    if tracked(z, a, b) or mapped():
-        return applied(function)(z, a, b, how, chosen)
-    return function.forward(z, a, b, how, chosen)
+    return applied(function, z, a, b)(z, a, b, how, chosen)
 
 
 def conv2d_norm_relu(z, a, b, scale, residual, stride, padding, dilation, c: float, chosen: str) -> Tensor:
@@ -57,7 +55,7 @@ def _gradients(ctx, grad):
     grad_z = grad_a = grad_b = None
     grad = _ordered(grad, ctx.order)  # the gradient of z then comes in the layout of z
     if ctx.needs_input_grad[0]:
-        grad_z = applied(_Data)(grad, a, b, ctx.size, ctx.how, ctx.chosen)
+        grad_z = applied(_Data, grad, a, b)(grad, a, b, ctx.size, ctx.how, ctx.chosen)
     if any(ctx.needs_input_grad[1:3]):
         grad_a, grad_b = _weight(grad, z, a, b, ctx.how, ctx.chosen)
     return grad_z, grad_a, grad_b, None, None
@@ -109,7 +107,7 @@ class _Data(_Own):
         grad, a, b = ctx.saved_tensors
         grad_g = grad_a = grad_b = None
         if ctx.needs_input_grad[0]:
-            grad_g = applied(_Forward)(u, a, b, ctx.how, ctx.chosen)
+            grad_g = applied(_Forward, u, a, b)(u, a, b, ctx.how, ctx.chosen)
         if any(ctx.needs_input_grad[1:3]):
             grad_a, grad_b = _weight(grad, u, a, b, ctx.how, ctx.chosen)
         return grad_g, grad_a, grad_b, None, None, None
@@ -133,14 +131,14 @@ class _Weight(_Own):
         v_im = v_im if ctx.is_complex else None
         grad_g = grad_z = None
         if ctx.needs_input_grad[0]:
-            grad_g = applied(_Forward)(z, v, v_im, ctx.how, ctx.chosen)
+            grad_g = applied(_Forward, z, v, v_im)(z, v, v_im, ctx.how, ctx.chosen)
         if ctx.needs_input_grad[1]:
-            grad_z = applied(_Data)(grad, v, v_im, z.shape[3:], ctx.how, ctx.chosen)
+            grad_z = applied(_Data, grad, v, v_im)(grad, v, v_im, z.shape[3:], ctx.how, ctx.chosen)
         return grad_g, grad_z, None, None, None, None
 
 
 def _weight(grad, z, a, b, how, chosen):
-    grad_a, grad_b = applied(_Weight)(grad, z, a.shape[2:], b is not None, how, chosen)
+    grad_a, grad_b = applied(_Weight, grad, z)(grad, z, a.shape[2:], b is not None, how, chosen)
     return grad_a, grad_b if b is not None else None
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, leave, like
-from ..common.autograd import applied, once, tracked
+from ..common.autograd import applied, once, tracked, wanted
 from ..common.power import readable
 from .reference import magnitude_batch_norm as reference
 
@@ -58,7 +58,7 @@ def magnitude_batch_norm(
     y, rstd = backend.operators(chosen).magnitude_batch_norm_forward.default(*inputs, *settings)
     if follow:
         batch = settings[1] or running_power is None
-        y = applied(_MagnitudeBatchNorm)(z, weight, y, rstd, batch, chosen)
+        y = applied(_MagnitudeBatchNorm, z, weight)(z, weight, y, rstd, batch, chosen)
     return leave(y, was_complex)
 
 
@@ -73,14 +73,12 @@ class _MagnitudeBatchNorm(torch.autograd.Function):
         ctx.save_for_backward(z, weight, rstd)
 
     @staticmethod
+    @once("magnitude_batch_norm")
     def backward(ctx, grad):
         z, weight, rstd = ctx.saved_tensors
-        with torch.no_grad():
-            grad_z, grad_weight = backend.operators(ctx.chosen).magnitude_batch_norm_backward.default(
-                like(grad, z), z, weight, rstd, ctx.training
-            )
-        grads = (g if needed else None for g, needed in zip((grad_z, grad_weight), ctx.needs_input_grad, strict=False))
-        return *once("magnitude_batch_norm", (z, weight, grad), *grads), None, None, None, None
+        run = backend.operators(ctx.chosen).magnitude_batch_norm_backward.default
+        grads = run(like(grad, z), z, weight, rstd, ctx.training)
+        return *map(wanted, grads, ctx.needs_input_grad), None, None, None, None
 
 
 if backend.compiled:

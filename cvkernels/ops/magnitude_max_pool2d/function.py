@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, is_channels_last, is_interleaved, leave
-from ..common.autograd import applied, once, tracked
+from ..common.autograd import applied, once
 from .reference import magnitude_max_pool2d as reference
 from .reference import output_size
 
@@ -52,7 +52,7 @@ def magnitude_max_pool2d(
     if chosen == "reference" or kernel[0] * kernel[1] > NOTHING:  # a byte of index ends there
         y, flat = reference(z, *window, ceil_mode)
     else:
-        run = applied(_MagnitudeMaxPool2d) if tracked(z) else _MagnitudeMaxPool2d.forward
+        run = _MagnitudeMaxPool2d.apply if return_indices else applied(_MagnitudeMaxPool2d, z)
         y, index = run(dense(z), *window, ceil_mode, chosen)
         flat = _flat(index, z.shape[4], *window) if return_indices else index
     y = leave(y, was_complex)
@@ -60,6 +60,12 @@ def magnitude_max_pool2d(
 
 
 def _check_window(z, kernel, step, pad, spread, ceil_mode):
+    h, w = z.shape[3:]
+    good = min(*kernel, *step, *spread) >= 1 and 0 <= pad[0] <= kernel[0] // 2 and 0 <= pad[1] <= kernel[1] // 2
+    if good and min(z.shape[2:]) >= 1:
+        oh = output_size(h, kernel[0], step[0], pad[0], spread[0], ceil_mode)
+        if oh >= 1 and output_size(w, kernel[1], step[1], pad[1], spread[1], ceil_mode) >= 1:
+            return  # every call passes here
     for name, values, least in (
         ("kernel_size", kernel, 1),
         ("stride", step, 1),
@@ -71,12 +77,10 @@ def _check_window(z, kernel, step, pad, spread, ceil_mode):
     if pad[0] > kernel[0] // 2 or pad[1] > kernel[1] // 2:
         raise ValueError(f"`padding` must be at most half of kernel_size {tuple(kernel)}, got {tuple(pad)}")
     out = [output_size(*a, ceil_mode) for a in zip(z.shape[3:], kernel, step, pad, spread, strict=True)]
-    if min(out) < 1 or min(z.shape[2:]) < 1:
-        c, h, w = z.shape[2:]
-        raise RuntimeError(
-            f"Given input size: ({c}x{h}x{w}). Calculated output size: ({c}x{out[0]}x{out[1]}). "
-            "Output size is too small"
-        )
+    c = z.shape[2]
+    raise RuntimeError(
+        f"Given input size: ({c}x{h}x{w}). Calculated output size: ({c}x{out[0]}x{out[1]}). Output size is too small"
+    )
 
 
 def _flat(index, W, kernel, step, pad, spread):
@@ -89,6 +93,8 @@ def _flat(index, W, kernel, step, pad, spread):
 
 
 class _MagnitudeMaxPool2d(torch.autograd.Function):
+    kept = True  # the index
+
     @staticmethod
     def forward(z, kernel, step, pad, spread, ceil_mode, chosen):
         return backend.operators(chosen).magnitude_max_pool2d_forward.default(z, kernel, step, pad, spread, ceil_mode)
@@ -101,11 +107,11 @@ class _MagnitudeMaxPool2d(torch.autograd.Function):
         ctx.save_for_backward(output[1])
 
     @staticmethod
+    @once("magnitude_max_pool2d")
     def backward(ctx, grad, _):
         (index,) = ctx.saved_tensors
-        with torch.no_grad():
-            out = backend.operators(ctx.chosen).magnitude_max_pool2d_backward.default(dense(grad), index, *ctx.settings)
-        return *once("magnitude_max_pool2d", (grad,), out), None, None, None, None, None, None
+        run = backend.operators(ctx.chosen).magnitude_max_pool2d_backward.default
+        return run(dense(grad), index, *ctx.settings), None, None, None, None, None, None
 
 
 if backend.compiled:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, laid_out, leave, like
-from ..common.autograd import applied, once, tracked
+from ..common.autograd import applied, once
 from .reference import REDUCTIONS
 from .reference import magnitude_relu as reference
 
@@ -51,10 +51,12 @@ def magnitude_relu(z: Tensor, c: float | str = 1.0, detach_modulus: bool = False
 
 
 def _run(z, *settings):
-    return (applied(_MagnitudeReLU) if tracked(z) else _MagnitudeReLU.forward)(z, *settings)[0]
+    return applied(_MagnitudeReLU, z)(z, *settings)[0]
 
 
 class _MagnitudeReLU(torch.autograd.Function):
+    kept = True  # the mean
+
     @staticmethod
     def forward(z, c, reduce, detach_modulus, chosen):
         return backend.operators(chosen).magnitude_relu_forward.default(z, c, reduce)
@@ -66,14 +68,12 @@ class _MagnitudeReLU(torch.autograd.Function):
         ctx.save_for_backward(z, output[1])
 
     @staticmethod
+    @once("magnitude_relu")
     def backward(ctx, grad, _):
         z, mean = ctx.saved_tensors
         c, reduce, detach_modulus, chosen = ctx.settings
-        with torch.no_grad():
-            out = backend.operators(chosen).magnitude_relu_backward.default(
-                like(grad, z), z, mean, c, reduce, detach_modulus
-            )
-        return *once("magnitude_relu", (z, grad), out), None, None, None, None
+        run = backend.operators(chosen).magnitude_relu_backward.default
+        return run(like(grad, z), z, mean, c, reduce, detach_modulus), None, None, None, None
 
 
 if backend.compiled:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ... import backend, check
-from ..common.autograd import applied, tracked
+from ..common.autograd import applied
 from ..common.weight import gradient_of_block, pack_aligned, pack_gradients, pack_views
 from .reference import pack_weights as reference
 
@@ -50,7 +50,7 @@ def pack_weights(weights, dtype: torch.dtype | None = None, channels_last: bool 
     chosen = backend.choose(OP, re[0])
     if chosen == "reference":
         return pack_views(reference(list(re), list(im), dtype, channels_last), re, channels_last)
-    run = applied(_PackWeights) if tracked(*re, *im) else _PackWeights.forward
+    run = applied(_PackWeights, *re, *im)
     return run(dtype, channels_last, chosen, *re, *im)
 
 

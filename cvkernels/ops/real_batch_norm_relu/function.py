@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import like
-from ..common.autograd import applied, once, tracked
+from ..common.autograd import applied, once, tracked, wanted
 from .reference import real_batch_norm_relu as reference
 
 OP = backend.op(
@@ -72,7 +72,8 @@ def real_batch_norm_relu(
     )
     if tracked(x, weight, bias, residual):
         batch = settings[1] or running_mean is None
-        y = applied(_RealBatchNormReLU)(x, weight, bias, residual, y, mean, rstd, batch, chosen)
+        run = applied(_RealBatchNormReLU, x, weight, bias, residual)
+        y = run(x, weight, bias, residual, y, mean, rstd, batch, chosen)
     return y
 
 
@@ -103,16 +104,16 @@ class _RealBatchNormReLU(torch.autograd.Function):
         ctx.has_residual = residual is not None
 
     @staticmethod
+    @once("real_batch_norm_relu")
     def backward(ctx, grad):
         y, x, weight, mean, rstd = ctx.saved_tensors
         training, chosen = ctx.settings
-        with torch.no_grad():
-            grad_x, grad_residual, grad_weight, grad_bias = backend.operators(
-                chosen
-            ).real_batch_norm_relu_backward.default(like(grad, y), y, x, weight, mean, rstd, training, ctx.has_residual)
-        grads = (grad_x, grad_weight, grad_bias, grad_residual)
-        grads = (g if needed else None for g, needed in zip(grads, ctx.needs_input_grad, strict=False))
-        return *once("real_batch_norm_relu", (y, x, weight, grad), *grads), None, None, None, None, None
+        run = backend.operators(chosen).real_batch_norm_relu_backward.default
+        of_x, of_residual, of_weight, of_bias = run(
+            like(grad, y), y, x, weight, mean, rstd, training, ctx.has_residual
+        )
+        grads = (of_x, of_weight, of_bias, of_residual)
+        return *map(wanted, grads, ctx.needs_input_grad), None, None, None, None, None
 
 
 if backend.compiled:

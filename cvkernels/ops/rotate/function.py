@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import is_channels_last, like
-from ..common.autograd import applied, tracked, wanted
+from ..common.autograd import applied, wanted
 from .reference import rotate as reference
 
 OP = backend.op(
@@ -44,7 +44,7 @@ def rotate(a: Tensor, b: Tensor, theta: Tensor) -> Tensor:
     a = a.resolve_neg()
     a = a if a.is_contiguous() or _channels_last(a) else a.contiguous()
     b = b.resolve_neg()
-    run = applied(_Rotate) if tracked(a, b, theta) else _Rotate.forward
+    run = applied(_Rotate, a, b, theta)
     return run(a, b, theta, chosen)
 
 

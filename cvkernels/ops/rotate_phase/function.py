@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, leave, like
-from ..common.autograd import applied, tracked, wanted
+from ..common.autograd import applied, wanted
 from .reference import rotate_phase as reference
 
 OP = backend.op(
@@ -33,7 +33,7 @@ def rotate_phase(z: Tensor, theta: Tensor) -> Tensor:
     if chosen == "reference":
         y = reference(z, theta)
     else:
-        run = applied(_RotatePhase) if tracked(z, theta) else _RotatePhase.forward
+        run = applied(_RotatePhase, z, theta)
         y = run(dense(z), theta, chosen)
     return leave(y, was_complex)
 

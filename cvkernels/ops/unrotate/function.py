@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, is_channels_last
-from ..common.autograd import applied, tracked, wanted
+from ..common.autograd import applied, wanted
 from .reference import unrotate as reference
 
 OP = backend.op(
@@ -36,7 +36,7 @@ def unrotate(h: Tensor, theta: Tensor) -> Tensor:
     if chosen == "reference":
         return reference(h, theta)
     # its output is real: there is no interleaved form to keep, so a complex tensor is read where it stands
-    run = applied(_Unrotate) if tracked(h, theta) else _Unrotate.forward
+    run = applied(_Unrotate, h, theta)
     return run(dense(h), theta, chosen)
 
 
