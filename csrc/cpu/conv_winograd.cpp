@@ -53,28 +53,28 @@ struct Workers {
                                 {convolve_whole_##L, add_weights_whole_##L}, \
                                 {convolve_half_##L, add_weights_half_##L}};
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(CVK_VECTORS)
 CVK_WORKERS(4)
-CVK_WORKERS(8, __attribute__((target("avx2,fma"))))
-CVK_WORKERS(16, __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl"))))
+#if defined(CVK_TARGETS)
+CVK_WORKERS(8, CVK_TARGET_8)
+CVK_WORKERS(16, CVK_TARGET_16)
+#endif
+#else
+CVK_WORKERS(1)
+#endif
 
 // lanes: 0 for as many as this processor has
 const Workers& workers(int64_t lanes) {
-  const bool some = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool wide = some && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-  const int64_t most = wide ? 16 : some ? 8 : 4;
-  STD_TORCH_CHECK(lanes <= most, "lanes must be at most ", most, " on this processor");
-  lanes = lanes == 0 ? most : lanes;
+  STD_TORCH_CHECK(lanes <= lanes_here(), "lanes must be at most ", lanes_here(), " on this processor");
+#if defined(CVK_TARGETS)
+  lanes = lanes == 0 ? lanes_here() : lanes;
   return lanes == 16 ? workers_16 : lanes == 8 ? workers_8 : workers_4;
-}
-#elif defined(__GNUC__) || defined(__clang__)
-CVK_WORKERS(4)
-const Workers& workers(int64_t) { return workers_4; }
+#elif defined(CVK_VECTORS)
+  return workers_4;
 #else
-CVK_WORKERS(1)
-const Workers& workers(int64_t) { return workers_1; }
+  return workers_1;
 #endif
+}
 
 // --- operators ---
 

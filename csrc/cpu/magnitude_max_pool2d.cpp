@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "../common/window.h"
+#include "pool_halves.h"
 #include "simd.h"
 
 namespace cvk {
@@ -30,18 +31,61 @@ Window window_of(int64_t h, int64_t w, const std::vector<int64_t>& kernel, const
   return {{h, kernel[0], stride[0], padding[0], dilation[0], 0}, {w, kernel[1], stride[1], padding[1], dilation[1], 0}};
 }
 
-// Rows of outputs whose scratch stays in the first-level cache.
-int64_t row_block(const Window& w) { return std::max<int64_t>(1, 1024 / w.x.out); }
-
 // Neighbouring planes whose rows pair up without a rest are one tall plane: short ones are pooled many at once.
 int64_t stacked(const Window& w, int64_t channels) {
   if (w.y.out * 2 != w.y.size) return 1;
   return std::max<int64_t>(1, std::min(channels, CHUNK / (w.y.size * w.x.size)));
 }
 
-Window tall(Window w, int64_t planes) {
-  w.y.size *= planes, w.y.out *= planes;
-  return w;
+// 2x2 windows in vectors of the processor's widest, `height` rows of outputs; what a vector does not do, one by one.
+#if defined(CVK_VECTORS)
+#define CVK_HALVES(L, name, T, ...) \
+  __VA_ARGS__ bool name##_##L(const Halves<T>& h) { return name##_halves<T, L>(h); }
+#define CVK_HALVES_OF(L, ...)                \
+  CVK_HALVES(L, pool, float, __VA_ARGS__)    \
+  CVK_HALVES(L, pool, double, __VA_ARGS__)   \
+  CVK_HALVES(L, pool, BFloat16, __VA_ARGS__) \
+  CVK_HALVES(L, spread, float, __VA_ARGS__)  \
+  CVK_HALVES(L, spread, double, __VA_ARGS__) \
+  CVK_HALVES(L, spread, BFloat16, __VA_ARGS__)
+CVK_HALVES_OF(4)
+#if defined(CVK_TARGETS)
+CVK_HALVES_OF(8, CVK_TARGET_8)
+CVK_HALVES_OF(16, CVK_TARGET_16)
+#define CVK_CALL_HALVES(name, h) (lanes_here() == 16 ? name##_16(h) : lanes_here() == 8 ? name##_8(h) : name##_4(h))
+#else
+#define CVK_CALL_HALVES(name, h) name##_4(h)
+#endif
+#else
+#define CVK_CALL_HALVES(name, h) false
+#endif
+
+template <class T>
+void pool_halves(const Halves<T>& h) {
+  if (CVK_CALL_HALVES(pool, h)) return;
+  const Axis<int64_t> both{2, 2, 2, 0, 1, 1};
+  for (int64_t y = 0; y < h.height; ++y) {
+    for (int64_t x = 0; x < h.width; ++x) {
+      const int64_t at = 2 * y * h.row + 2 * x, to = y * h.width + x;
+      const Winner<T> best = strongest<T>(h.re + at, h.im + at, h.row, 1, both, both, int64_t{0}, int64_t{0});
+      h.to_re[to] = best.re, h.to_im[to] = best.im, h.index[to] = static_cast<uint8_t>(best.place);
+    }
+  }
+}
+
+template <class T>
+void spread_halves(const Halves<T>& h) {
+  if (CVK_CALL_HALVES(spread, h)) return;
+  for (int64_t y = 0; y < h.height; ++y) {
+    for (int64_t x = 0; x < h.width; ++x) {
+      const int64_t from = y * h.width + x, at = 2 * y * h.row + 2 * x;
+      for (int place = 0; place < 4; ++place) {
+        const int64_t to = at + place / 2 * h.row + place % 2;
+        h.to_re[to] = h.index[from] == place ? h.re[from] : T{};
+        h.to_im[to] = h.index[from] == place ? h.im[from] : T{};
+      }
+    }
+  }
 }
 
 // The best of each of `count` windows so far, in float or double. Places are kept as numbers, to be selected in the
@@ -54,14 +98,11 @@ struct Best {
 template <class A>
 struct Scratch {
   std::vector<A> memory;
-  Best<A> best, left, right;  // left and right: the halves of best, for half as many outputs
-  explicit Scratch(int64_t count) : memory(static_cast<size_t>(8 * count)) {
+  Best<A> best;
+  explicit Scratch(int64_t count) : memory(static_cast<size_t>(4 * count)) {
     A* p = memory.data();
-    best = at(p, count);
-    left = at(p + 4 * count, count / 2);
-    right = at(p + 6 * count, count / 2);
+    best = {p, p + count, p + 2 * count, p + 3 * count};
   }
-  static Best<A> at(A* p, int64_t count) { return {p, p + count, p + 2 * count, p + 3 * count}; }
 };
 
 template <class A>
@@ -97,69 +138,6 @@ CVK_CLONES void finish(Best<wide_t<T>> b, T* re, T* im, uint8_t* index, int64_t 
     re[i * step] = b.re[i];
     im[i * step] = b.im[i];
     index[i * index_step] = static_cast<uint8_t>(static_cast<int>(b.place[i]));
-  }
-}
-
-// 2x2, stride 2. First the better of two rows, column by column. The loop over the rows is inside: a call for each
-// costs more than a short row's work.
-template <class T>
-CVK_CLONES void better_rows(Best<wide_t<T>> b, const T* re, const T* im, int64_t row, int64_t width, int64_t rows) {
-  using A = wide_t<T>;
-  for (int64_t y = 0; y < rows; ++y) {
-    const T *up_re = re + 2 * y * row, *up_im = im + 2 * y * row, *low_re = up_re + row, *low_im = up_im + row;
-    A *best_power = b.power + y * width, *best_re = b.re + y * width, *best_im = b.im + y * width;
-    A* best_place = b.place + y * width;
-    CVK_SIMD
-    for (int64_t i = 0; i < width; ++i) {
-      const A r0 = up_re[i], m0 = up_im[i], r1 = low_re[i], m1 = low_im[i];
-      const A p0 = power(r0, m0), p1 = power(r1, m1);
-      const bool take = wins(p1, p0);
-      best_power[i] = take ? p1 : p0;
-      best_re[i] = take ? r1 : r0;
-      best_im[i] = take ? m1 : m0;
-      best_place[i] = take ? A(2) : A(0);
-    }
-  }
-}
-
-// gcc turns this into two permutations a vector; strided reads amid other work it leaves scalar.
-template <class A>
-CVK_CLONES void deinterleave(const A* __restrict x, A* __restrict even, A* __restrict odd, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    even[i] = x[2 * i];
-    odd[i] = x[2 * i + 1];
-  }
-}
-
-// Then of two neighbouring columns, over all the rows at once. Of equals the one in the upper row is first.
-template <class T>
-CVK_CLONES void better_columns(Best<wide_t<T>> left, Best<wide_t<T>> right, T* re, T* im, uint8_t* index,
-                               int64_t count) {
-  using A = wide_t<T>;
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) {
-    const A p0 = left.power[i], p1 = right.power[i], k0 = left.place[i], k1 = right.place[i];
-    const bool tie = !wins(p0, p1);  // p1 is as large, or NaN as p0 may be
-    const bool take = wins(p1, p0) || (tie && k1 < k0);
-    re[i] = take ? right.re[i] : left.re[i];
-    im[i] = take ? right.im[i] : left.im[i];
-    index[i] = static_cast<uint8_t>(static_cast<int>(take ? k1 + A(1) : k0));
-  }
-}
-
-template <class T>
-void pool_halves(const T* re, const T* im, T* out_re, T* out_im, uint8_t* index, const Window& w,
-                 Scratch<wide_t<T>>& scratch, int64_t block) {
-  for (int64_t top = 0; top < w.y.out; top += block) {
-    const int64_t rows = std::min(block, w.y.out - top), from = top * 2 * w.x.size, to = top * w.x.out;
-    better_rows(scratch.best, re + from, im + from, w.x.size, 2 * w.x.out, rows);
-    const int64_t count = rows * w.x.out;
-    const Best<wide_t<T>>&b = scratch.best, &left = scratch.left, &right = scratch.right;
-    deinterleave(b.power, left.power, right.power, count);
-    deinterleave(b.re, left.re, right.re, count);
-    deinterleave(b.im, left.im, right.im, count);
-    deinterleave(b.place, left.place, right.place, count);
-    better_columns(left, right, out_re + to, out_im + to, index + to, count);
   }
 }
 
@@ -245,18 +223,18 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::vector<int64_t> kernel_size, s
       return;
     }
     const bool halves = v.layout == Layout::contiguous && w.halves();
-    const int64_t block = row_block(w), group = halves ? stacked(w, v.c) : 1, groups = (v.c + group - 1) / group;
+    const int64_t group = halves ? stacked(w, v.c) : 1, groups = (v.c + group - 1) / group;
     const int64_t grain = std::max<int64_t>(1, GRAIN / (v.s * group));
     torch::stable::parallel_for(0, v.n * groups, grain, [&](int64_t begin, int64_t end) {
-      Scratch<wide_t<T>> scratch(halves ? block * 2 * w.x.out : w.x.out);
+      Scratch<wide_t<T>> scratch(halves ? 0 : w.x.out);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t n = task / groups, c = task % groups * group;
         const T* re = in + n * v.sample + c * v.channel;
         T* out_re = to + n * o.sample + c * out_channel;
         uint8_t* places = bytes + (n * v.c + c) * area;
         if (halves) {
-          const Window several = tall(w, std::min(group, v.c - c));
-          pool_halves(re, re + v.part, out_re, out_re + out_part, places, several, scratch, block);
+          const int64_t height = w.y.out * std::min(group, v.c - c);
+          pool_halves<T>({re, re + v.part, out_re, out_re + out_part, places, w.x.size, w.x.out, height});
         } else {
           pool_rows(re, re + v.part, out_re, out_re + out_part, places, v.position, w, scratch);
         }
@@ -264,53 +242,6 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::vector<int64_t> kernel_size, s
     });
   });
   return {out, index};
-}
-
-// 2x2, stride 2: every position belongs to one window, so each is written once. Spread over the columns for a whole
-// plane (rows may be too short for a vector), then row by row to where they belong.
-template <class A>
-CVK_CLONES void widen(const uint8_t* __restrict index, A* __restrict place, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) place[i] = index[i];
-}
-
-template <class T>
-CVK_CLONES void spread_columns(const T* __restrict g, const wide_t<T>* __restrict place, wide_t<T>* __restrict out,
-                               int64_t count, wide_t<T> first) {
-  using A = wide_t<T>;
-  for (int64_t i = 0; i < count; ++i) {
-    const A value = g[i], k = place[i];
-    out[2 * i] = k == first ? value : A(0);
-    out[2 * i + 1] = k == first + A(1) ? value : A(0);
-  }
-}
-
-// Rows `upper` and `lower` of `width` to every other row of a plane `row` wide.
-template <class T>
-CVK_CLONES void store_rows(const wide_t<T>* upper, const wide_t<T>* lower, T* to, int64_t row, int64_t width,
-                           int64_t rows) {
-  for (int64_t y = 0; y < rows; ++y, upper += width, lower += width, to += 2 * row) {
-    CVK_SIMD
-    for (int64_t i = 0; i < width; ++i) {
-      to[i] = upper[i];
-      to[row + i] = lower[i];
-    }
-  }
-}
-
-template <class T>
-void spread_halves(const T* g, const uint8_t* index, T* to, const Window& w, std::vector<wide_t<T>>& scratch,
-                   int64_t block) {
-  using A = wide_t<T>;
-  const int64_t width = 2 * w.x.out;
-  A *upper = scratch.data(), *lower = upper + block * width, *place = lower + block * width;
-  for (int64_t top = 0; top < w.y.out; top += block) {
-    const int64_t rows = std::min(block, w.y.out - top);
-    const int64_t from = top * w.x.out, count = rows * w.x.out;
-    widen(index + from, place, count);
-    spread_columns(g + from, place, upper, count, A(0));
-    spread_columns(g + from, place, lower, count, A(2));
-    store_rows(upper, lower, to + top * 2 * w.x.size, w.x.size, width, rows);
-  }
 }
 
 // Any window: added up in `sum` [2][positions], which overlapping windows of a narrow type must not round in between.
@@ -352,28 +283,26 @@ Tensor backward(Tensor grad, Tensor index, std::vector<int64_t> input_size, std:
     using T = decltype(zero);
     const T* g = data<T>(grad);
     T* to = data<T>(out);
-    const uint8_t* bytes = data<uint8_t>(index);
+    uint8_t* bytes = data<uint8_t>(index);
     const bool halves = !last && !pairs && w.halves(), rest = w.y.out * 2 < w.y.size || w.x.out * 2 < w.x.size;
-    const int64_t block = row_block(w), group = halves ? stacked(w, v.c) : 1, groups = (v.c + group - 1) / group;
+    const int64_t group = halves ? stacked(w, v.c) : 1, groups = (v.c + group - 1) / group;
     const int64_t grain = std::max<int64_t>(1, GRAIN / (area * group));
     torch::stable::parallel_for(0, v.n * groups, grain, [&](int64_t begin, int64_t end) {
-      std::vector<wide_t<T>> scratch(static_cast<size_t>(halves ? block * 5 * w.x.out : 2 * area));
+      std::vector<wide_t<T>> sum(static_cast<size_t>(halves ? 0 : 2 * area));
       for (int64_t task = begin; task < end; ++task) {
         const int64_t n = task / groups, c = task % groups * group;
         T* re = to + n * sample + c * channel;
         const T* g_re = g + n * v.sample + c * v.channel;
-        const uint8_t* k = bytes + (n * v.c + c) * v.s;
+        uint8_t* k = bytes + (n * v.c + c) * v.s;
         if (halves) {
-          const Window several = tall(w, std::min(group, v.c - c));
-          for (T* plane : {re, re + part}) {
-            if (rest) std::fill_n(plane, several.y.size * several.x.size, T{});
-            spread_halves(plane == re ? g_re : g_re + v.part, k, plane, several, scratch, block);
-          }
+          const int64_t planes = std::min(group, v.c - c);
+          if (rest) std::fill_n(re, planes * area, T{}), std::fill_n(re + part, planes * area, T{});
+          spread_halves<T>({g_re, g_re + v.part, re, re + part, k, w.x.size, w.x.out, w.y.out * planes});
         } else {
-          spread_any(g_re, v.part, v.position, k, w, scratch);
+          spread_any(g_re, v.part, v.position, k, w, sum);
           for (int64_t q = 0; q < area; ++q) {
-            re[q * position] = scratch[q];
-            re[q * position + part] = scratch[area + q];
+            re[q * position] = sum[q];
+            re[q * position + part] = sum[area + q];
           }
         }
       }

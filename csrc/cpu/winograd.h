@@ -10,102 +10,23 @@
 #include <torch/headeronly/util/BFloat16.h>
 
 #include <cstdint>
-#include <cstring>
 
-#include "../common/inline.h"
+#include "vectors.h"
 
 namespace cvk {
+
+using StoredBFloat16 = torch::headeronly::BFloat16;
 
 constexpr int64_t POINTS = 16;
 constexpr int64_t ROUND = 16;  // rows of channels are held in multiples of the widest vector
 
 inline int64_t rounded_up(int64_t count) { return (count + ROUND - 1) / ROUND * ROUND; }
 
-// L floats next to each other, anywhere; and as many integers of their bits, and of bfloat16's.
-template <int L>
-struct Floats;
-#if defined(__GNUC__) || defined(__clang__)
-#define CVK_FLOATS(count)                                                                 \
-  template <>                                                                             \
-  struct Floats<count> {                                                                  \
-    typedef float type __attribute__((vector_size(4 * count), may_alias, aligned(4)));    \
-    typedef uint32_t bits __attribute__((vector_size(4 * count)));                        \
-    typedef uint16_t half __attribute__((vector_size(2 * count), may_alias, aligned(2))); \
-  };
-CVK_FLOATS(4)
-CVK_FLOATS(8)
-CVK_FLOATS(16)
-#define CVK_UNROLL _Pragma("GCC unroll 16")
-#else
-template <>
-struct Floats<1> {
-  using type = float;
-};
-#define CVK_UNROLL
-#endif
-
-template <int L>
-using floats = typename Floats<L>::type;
-
-template <int L>
-CVK_INLINE void load_floats(const float* from, floats<L>& to) {
-  to = *reinterpret_cast<const floats<L>*>(from);
-}
-
-template <int L>
-CVK_INLINE void store_floats(float* to, const floats<L>& x) {
-  *reinterpret_cast<floats<L>*>(to) = x;
-}
-
-// bfloat16 in memory: the upper half of a float, rounded to nearest, to even where it is in the middle.
-using StoredBFloat16 = torch::headeronly::BFloat16;
-
-template <int L>
-CVK_INLINE void load_floats(const StoredBFloat16* from, floats<L>& to) {
-  if constexpr (L == 1) {
-    to = static_cast<float>(*from);
-  } else {
-#if defined(CVK_FLOATS)
-    using F = Floats<L>;
-    to = (floats<L>)(__builtin_convertvector(*reinterpret_cast<const typename F::half*>(from), typename F::bits) << 16);
-#endif
-  }
-}
-
-template <int L>
-CVK_INLINE void store_floats(StoredBFloat16* to, const floats<L>& x) {
-  if constexpr (L == 1) {
-    *to = StoredBFloat16(reinterpret_cast<const float&>(x));
-  } else {
-#if defined(CVK_FLOATS)
-    using F = Floats<L>;
-    const typename F::bits bits = (typename F::bits)x, quiet = typename F::bits{} + 0x7FC0U;
-    const typename F::bits rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
-    *reinterpret_cast<typename F::half*>(to) = __builtin_convertvector(x == x ? rounded : quiet, typename F::half);
-#endif
-  }
-}
-
-// The first `count` of them, 0 after.
-template <int L, class T>
-CVK_INLINE void load_some(const T* from, int64_t count, floats<L>& to) {
-  T held[L] = {};
-  std::memcpy(held, from, static_cast<size_t>(count) * sizeof(T));
-  load_floats<L>(held, to);
-}
-
-template <int L, class T>
-CVK_INLINE void store_some(T* to, int64_t count, const floats<L>& x) {
-  T held[L];
-  store_floats<L>(held, x);
-  std::memcpy(to, held, static_cast<size_t>(count) * sizeof(T));
-}
-
 // The points of one row of channels, `step` apart.
 template <int L>
 CVK_INLINE void store_points(const floats<L>* x, float* to, int64_t step) {
   CVK_UNROLL
-  for (int k = 0; k < POINTS; ++k) store_floats<L>(to + k * step, x[k]);
+  for (int k = 0; k < POINTS; ++k) store_vector<L>(to + k * step, x[k]);
 }
 
 // B^T d B in place
@@ -216,7 +137,7 @@ CVK_INLINE void multiply_block(const Product& p, int64_t row) {
     CVK_UNROLL
     for (int j = 0; j < COLUMNS; ++j) {
       if constexpr (ADD) {
-        load_floats<L>(out + i * p.out_row + j * L, sum[i][j]);
+        load_vector<L>(out + i * p.out_row + j * L, sum[i][j]);
       } else {
         sum[i][j] = floats<L>{};
       }
@@ -226,7 +147,7 @@ CVK_INLINE void multiply_block(const Product& p, int64_t row) {
   for (int64_t k = 0; k < p.inner; ++k) {
     floats<L> y[COLUMNS];
     CVK_UNROLL
-    for (int j = 0; j < COLUMNS; ++j) load_floats<L>(b + j * L, y[j]);
+    for (int j = 0; j < COLUMNS; ++j) load_vector<L>(b + j * L, y[j]);
     CVK_UNROLL
     for (int i = 0; i < ROWS; ++i) {
       const float x = a[i * p.a_row];
@@ -238,7 +159,7 @@ CVK_INLINE void multiply_block(const Product& p, int64_t row) {
   CVK_UNROLL
   for (int i = 0; i < ROWS; ++i) {
     CVK_UNROLL
-    for (int j = 0; j < COLUMNS; ++j) store_floats<L>(out + i * p.out_row + j * L, sum[i][j]);
+    for (int j = 0; j < COLUMNS; ++j) store_vector<L>(out + i * p.out_row + j * L, sum[i][j]);
   }
 }
 

@@ -211,7 +211,7 @@ CVK_INLINE void load_window(const T* from, const Window<T>& w, int64_t c, int64_
   if (c + L <= channels) {
     CVK_UNROLL
     for (int k = 0; k < SIZE * SIZE; ++k) {
-      load_floats<L>(from + k / SIZE * w.row + k % SIZE * w.position + c, to[k]);
+      load_vector<L>(from + k / SIZE * w.row + k % SIZE * w.position + c, to[k]);
     }
   } else {
     for (int k = 0; k < SIZE * SIZE; ++k) {
@@ -237,8 +237,8 @@ CVK_INLINE void enter_tile(const Job<T>& j, const Room<T>& room, const Window<T>
       CVK_UNROLL
       for (int k = 0; k < POINTS; ++k) {
         floats<L> re;
-        load_floats<L>(to + k * room.in_step + c, re);
-        store_floats<L>(to + 2 * plane + k * room.in_step + c, re + y[k]);
+        load_vector<L>(to + k * room.in_step + c, re);
+        store_vector<L>(to + 2 * plane + k * room.in_step + c, re + y[k]);
       }
     }
   }
@@ -256,16 +256,16 @@ CVK_INLINE void leave_tile(const Job<T>& j, const Room<T>& room, const Window<T>
       for (int k = 0; k < POINTS; ++k) {
         const float* at = from + k * room.out_step + c;
         if (!j.complex) {
-          load_floats<L>(at + part * plane, m[k]);
+          load_vector<L>(at + part * plane, m[k]);
           continue;
         }
         floats<L> p, q;
-        load_floats<L>(at, p);
-        load_floats<L>(at + plane, q);
+        load_vector<L>(at, p);
+        load_vector<L>(at + plane, q);
         if (part == 0) {
           m[k] = p - q;
         } else {
-          load_floats<L>(at + 2 * plane, m[k]);
+          load_vector<L>(at + 2 * plane, m[k]);
           m[k] = m[k] - p - q;
         }
       }
@@ -273,7 +273,7 @@ CVK_INLINE void leave_tile(const Job<T>& j, const Room<T>& room, const Window<T>
       T* to = part == 0 ? w.re : w.im;
       if (c + L <= j.out.c) {
         CVK_UNROLL
-        for (int k = 0; k < 4; ++k) store_floats<L>(to + k / 2 * w.row + k % 2 * w.position + c, y[k]);
+        for (int k = 0; k < 4; ++k) store_vector<L>(to + k / 2 * w.row + k % 2 * w.position + c, y[k]);
       } else {
         for (int k = 0; k < 4; ++k) store_some<L>(to + k / 2 * w.row + k % 2 * w.position + c, j.out.c - c, y[k]);
       }

@@ -37,7 +37,7 @@ CVK_INLINE void enter_weights(const Kernels& w, int64_t begin, int64_t end) {
           const float* k = from + w.place(i, o + lane);
           for (int at = 0; at < 9; ++at) held[at][lane] = k[w.back ? 8 - at : at];
         }
-        for (int at = 0; at < 9; ++at) load_floats<L>(held[at], kernel[at]);
+        for (int at = 0; at < 9; ++at) load_vector<L>(held[at], kernel[at]);
         transform_weight<L>(kernel, part == 0 ? re : im);
       }
       float* to = w.points + panel_at(o, w.in) + i * panel_width(o, w.row());
@@ -62,10 +62,10 @@ CVK_INLINE void leave_weights(const Kernels& w, int64_t begin, int64_t end) {
       for (int64_t p = 0; p < w.count(); ++p) {
         for (int k = 0; k < POINTS; ++k) {
           const float* from = w.points + p * w.plane() + (k * w.in + i) * w.row() + o;
-          load_floats<L>(from, sum[k]);
+          load_vector<L>(from, sum[k]);
           for (int64_t partial = 1; partial < w.partials; ++partial) {
             floats<L> more;
-            load_floats<L>(from + partial * w.count() * w.plane(), more);
+            load_vector<L>(from + partial * w.count() * w.plane(), more);
             sum[k] += more;
           }
         }
@@ -74,7 +74,7 @@ CVK_INLINE void leave_weights(const Kernels& w, int64_t begin, int64_t end) {
       for (int part = 0; part < (w.im ? 2 : 1); ++part) {
         float held[9][L];
         for (int at = 0; at < 9; ++at) {
-          store_floats<L>(held[at], w.im ? kernel[part][at] + kernel[2][at] : kernel[0][at]);
+          store_vector<L>(held[at], w.im ? kernel[part][at] + kernel[2][at] : kernel[0][at]);
         }
         float* to = part == 0 ? w.re : w.im;
         for (int64_t lane = 0; lane < std::min<int64_t>(L, w.out - o); ++lane) {

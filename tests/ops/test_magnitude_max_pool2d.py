@@ -1,11 +1,16 @@
 """Of each window the element of largest modulus: values, indices, ties, NaN, windows of every kind."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as real
 
 import cvkernels.functional as F
 from cvkernels import use_backend
+from cvkernels.backend import compiled
 from tests.close import as_planar, assert_close
 from tests.conftest import HALVES
 
@@ -191,3 +196,36 @@ def test_the_reference_agrees_with_the_kernel_on_which_wins(kernel, dtype):
     with use_backend("reference"):
         want = F.magnitude_max_pool2d(z, 3, stride=2, padding=1, return_indices=True)
     assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
+
+
+LANES = """
+import torch, cvkernels.functional as F
+from cvkernels import use_backend
+torch.manual_seed(0)
+sizes = (8, 8), (16, 16), (32, 32), (56, 56), (4, 4), (2, 2), (3, 2), (5, 6), (9, 8), (7, 17), (3, 70), (10, 20), (2, 8)
+for size in sizes:
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        z = torch.randint(-2, 3, (2, 2, 3, *size)).to(dtype)  # many ties
+        z.view(-1)[::7] += torch.randn(z.numel() // 7 + 1)[: z.view(-1)[::7].numel()].to(dtype)
+        z.view(-1)[3::29], z.view(-1)[8::31], z.view(-1)[::37] = torch.nan, -torch.nan, torch.inf
+        found = []
+        for backend in ("cpu", "reference"):
+            with use_backend(backend):
+                leaf = z.clone().requires_grad_()
+                y, index = F.magnitude_max_pool2d(leaf, 2, return_indices=True)
+                torch.manual_seed(1)
+                (grad,) = torch.autograd.grad(y, leaf, torch.randn(y.shape).to(dtype))
+                found.append((y, index, grad))
+        for got, want in zip(*found):
+            assert torch.equal(got.nan_to_num(9.0), want.nan_to_num(9.0)), (size, dtype)
+print("done")
+"""
+
+
+@pytest.mark.skipif(not compiled, reason="nothing compiled")
+@pytest.mark.parametrize("lanes", ["4", "8", "16"])
+def test_pairs_of_rows_and_columns_in_vectors_of_each_width(lanes):
+    """2x2 windows, to the bit: rows of one vector, of several, of half a one, and what is left at their ends."""
+    run = [sys.executable, "-c", LANES]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300, env=os.environ | {"CVKERNELS_LANES": lanes})
+    assert done.returncode == 0 and "done" in done.stdout, done.stderr[-2000:]

@@ -109,9 +109,7 @@ class _RealBatchNormReLU(torch.autograd.Function):
         y, x, weight, mean, rstd = ctx.saved_tensors
         training, chosen = ctx.settings
         run = backend.operators(chosen).real_batch_norm_relu_backward.default
-        of_x, of_residual, of_weight, of_bias = run(
-            like(grad, y), y, x, weight, mean, rstd, training, ctx.has_residual
-        )
+        of_x, of_residual, of_weight, of_bias = run(like(grad, y), y, x, weight, mean, rstd, training, ctx.has_residual)
         grads = (of_x, of_weight, of_bias, of_residual)
         return *map(wanted, grads, ctx.needs_input_grad), None, None, None, None, None
 
