@@ -27,12 +27,11 @@ def floating(x, name: str, complex_too: bool = False) -> None:
 
 def feature(z, name: str = "z", spatial: int | None = None) -> None:
     """Planar ``[N, 2, C, *]`` or complex ``[N, C, *]``; ``spatial``: how many axes ``*`` must be."""
-    if not (isinstance(z, Tensor) and (z.is_floating_point() or z.dtype in COMPLEX)):
-        floating(z, name, complex_too=True)
+    floating(z, name, complex_too=True)
     parts = 1 if z.is_floating_point() else 0
     axes = z.ndim - 2 - parts
     if axes >= 0 and (spatial is None or axes == spatial) and (not parts or z.shape[1] == 2):
-        return  # every call passes here: the words are only put together where they are needed
+        return
     stars = {None: ", *", 0: "", 1: ", L", 2: ", H, W"}[spatial]
     wanted = f"planar [N, 2, C{stars}] or complex [N, C{stars}]"
     if axes < 0 or (spatial is not None and axes != spatial):
@@ -64,17 +63,18 @@ def device(x: Tensor, name: str, like: Tensor, like_name: str) -> None:
 
 def angle(theta, like: Tensor, like_name: str, name: str = "theta", fakes: bool = False) -> None:
     """Radians ``[N]`` (with ``fakes`` also ``[N, K]``), float32 or float64: 6.2 rad in bfloat16 is off by 0.0125."""
-    tensor(theta, name)
-    if theta.dtype not in (torch.float32, torch.float64):
+    if not isinstance(theta, Tensor) or theta.dtype not in (torch.float32, torch.float64):
+        tensor(theta, name)
         raise TypeError(f"`{name}` must be float32 or float64 (radians), got {shown(theta)}; draw it in float32")
     n = like.shape[0]
-    if theta.ndim not in ((1, 2) if fakes else (1,)) or theta.shape[0] != n:
+    if not (theta.ndim == 1 or fakes and theta.ndim == 2) or theta.shape[0] != n:
         wanted = f"[{n}] or [{n}, K]" if fakes else f"[{n}]"
         raise ValueError(
             f"`{name}` must be {wanted}, one angle a sample of `{like_name}` {list(like.shape)}, "
             f"got {list(theta.shape)}"
         )
-    device(theta, name, like, like_name)
+    if theta.device != like.device:
+        device(theta, name, like, like_name)
 
 
 def threshold(c, name: str = "c") -> None:

@@ -120,7 +120,7 @@ CVK_INLINE Winner<T> strongest(const T* re, const T* im, int64_t step_y, int64_t
   using W = wide_t<T>;
   const I top = oy * y.stride - y.padding, left = ox * x.stride - x.padding;
   const Span<I> rows = inside(y, top), columns = inside(x, left);
-  Winner<T> winner{T(0), T(0), kNothing};
+  Winner<T> winner{T{}, T{}, kNothing};
   W most = -1;
   CVK_ROLLED
   for (I i = rows.begin; i < rows.end; ++i) {

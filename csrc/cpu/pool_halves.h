@@ -29,7 +29,7 @@ struct Halves {
 
 template <class A, int L, size_t... I>
 CVK_INLINE void into_columns(vector<A, L>& a, vector<A, L>& b, std::index_sequence<I...>) {
-  using mask = typename Vector<A, L>::whole;
+  [[maybe_unused]] typedef typename Vector<A, L>::whole mask;
   const vector<A, L> left = CVK_SHUFFLE(a, b, mask, static_cast<int>(2 * I)...);
   b = CVK_SHUFFLE(a, b, mask, static_cast<int>(2 * I + 1)...);
   a = left;
@@ -37,7 +37,7 @@ CVK_INLINE void into_columns(vector<A, L>& a, vector<A, L>& b, std::index_sequen
 
 template <class A, int L, size_t... I>
 CVK_INLINE void out_of_columns(vector<A, L>& a, vector<A, L>& b, std::index_sequence<I...>) {
-  using mask = typename Vector<A, L>::whole;
+  [[maybe_unused]] typedef typename Vector<A, L>::whole mask;
   const vector<A, L> low = CVK_SHUFFLE(a, b, mask, static_cast<int>(I % 2 ? L + I / 2 : I / 2)...);
   b = CVK_SHUFFLE(a, b, mask, static_cast<int>(L / 2 + (I % 2 ? L + I / 2 : I / 2))...);
   a = low;

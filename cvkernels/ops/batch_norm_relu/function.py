@@ -6,7 +6,7 @@ from torch import Tensor
 from ... import backend, check
 from ...planar import dense, enter, leave, like
 from ..common.autocast import matched
-from ..common.autograd import applied, once, tracked
+from ..common.autograd import applied, once
 from ..common.power import readable
 from .reference import batch_norm_relu as reference
 
@@ -71,9 +71,8 @@ def batch_norm_relu(
         y, rstd = run.batch_norm_relu_summed_forward.default(z.detach(), power_sums, running_power, *held, *rest)
     else:
         y, rstd = run.batch_norm_relu_forward.default(z.detach(), running_power, *held, *settings)
-    if tracked(z, weight, residual):
-        run = applied(_BatchNormReLU, z, weight, residual)
-        y = run(z, weight, residual, y, rstd, training or running_power is None, float(c), chosen)
+    attach = applied(_BatchNormReLU, z, weight, residual)
+    y = attach(z, weight, residual, y, rstd, training or running_power is None, float(c), chosen)
     return leave(y, was_complex)
 
 

@@ -38,8 +38,13 @@ def applied(function, *tensors: Tensor | None):
     compiling = torch.compiler.is_compiling()
     if not compiling and torch._C._are_functorch_transforms_active():
         return function.apply
-    if not tracked(*tensors):
-        return function.forward
+    # in forward mode an operator called alone would drop the derivative without a word; a Function without one refuses
+    if forward_ad._current_level < 0:
+        for t in tensors:
+            if t is not None and t.requires_grad and torch.is_grad_enabled():
+                break
+        else:
+            return function.forward
     if compiling:
         return function.apply
     direct = _DIRECT.get(function)
@@ -94,17 +99,3 @@ def once(name: str):
 def wanted(grad: Tensor | None, flag: bool) -> Tensor | None:
     """A gradient nobody asked for is None; the operators return it as a tensor of no elements."""
     return grad if flag else None
-
-
-def tracked(*tensors: Tensor | None) -> bool:
-    """Whether a call must go through its Function: a gradient is recorded, or a forward-mode derivative is under way
-    (which an operator called directly would drop without a word; a Function without one refuses). The rest save the
-    15 us that a Function costs.
-    """
-    if forward_ad._current_level >= 0:
-        return True
-    if torch.is_grad_enabled():
-        for t in tensors:
-            if t is not None and t.requires_grad:
-                return True
-    return False

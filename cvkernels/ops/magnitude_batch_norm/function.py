@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, leave, like
-from ..common.autograd import applied, once, tracked, wanted
+from ..common.autograd import applied, once, wanted
 from ..common.power import readable
 from .reference import magnitude_batch_norm as reference
 
@@ -49,17 +49,10 @@ def magnitude_batch_norm(
     z = dense(z)
     # The operator writes the running power, so it is called here and not inside the Function: traced there, its write
     # is dropped without a word (measured with aot_eager and Inductor). The Function only attaches the gradient.
-    follow = tracked(z, weight)
-    inputs = (
-        (z.detach(), running_power, None if weight is None else weight.detach())
-        if follow
-        else (z, running_power, weight)
-    )
-    y, rstd = backend.operators(chosen).magnitude_batch_norm_forward.default(*inputs, *settings)
-    if follow:
-        batch = settings[1] or running_power is None
-        y = applied(_MagnitudeBatchNorm, z, weight)(z, weight, y, rstd, batch, chosen)
-    return leave(y, was_complex)
+    held = None if weight is None else weight.detach()
+    y, rstd = backend.operators(chosen).magnitude_batch_norm_forward.default(z.detach(), running_power, held, *settings)
+    attach = applied(_MagnitudeBatchNorm, z, weight)
+    return leave(attach(z, weight, y, rstd, settings[1] or running_power is None, chosen), was_complex)
 
 
 class _MagnitudeBatchNorm(torch.autograd.Function):

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import like
-from ..common.autograd import applied, once, tracked, wanted
+from ..common.autograd import applied, once, wanted
 from .reference import real_batch_norm_relu as reference
 
 OP = backend.op(
@@ -70,11 +70,8 @@ def real_batch_norm_relu(
         *(None if t is None else t.detach() for t in (weight, bias, residual)),
         *settings,
     )
-    if tracked(x, weight, bias, residual):
-        batch = settings[1] or running_mean is None
-        run = applied(_RealBatchNormReLU, x, weight, bias, residual)
-        y = run(x, weight, bias, residual, y, mean, rstd, batch, chosen)
-    return y
+    attach = applied(_RealBatchNormReLU, x, weight, bias, residual)
+    return attach(x, weight, bias, residual, y, mean, rstd, settings[1] or running_mean is None, chosen)
 
 
 def _readable(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
