@@ -25,7 +25,7 @@ std::vector<Complex<T>> turns_of(const Tensor& theta) {
 
 // Sum of Im(conj(x) g): dL/dtheta of x = z e^{i theta}.
 template <class T, int64_t STEP>
-CVK_CLONES double cross(const T* re, const T* im, const T* g_re, const T* g_im, Block b) {
+CVK_CLONES double cross(const T* re, const T* im, const T* g_re, const T* g_im, const Block& b) {
   using A = wide_t<T>;
   double sum = 0;
   for (int64_t row = 0; row < b.rows; ++row) {

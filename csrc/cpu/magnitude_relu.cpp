@@ -10,7 +10,7 @@ namespace cvk {
 namespace {
 
 template <class T, int64_t STEP>
-CVK_CLONES void forward_runs(const T* re, const T* im, T* out_re, T* out_im, Block b, Limit<wide_t<T>> c) {
+CVK_CLONES void forward_runs(const T* re, const T* im, T* out_re, T* out_im, const Block& b, Limit<wide_t<T>> c) {
   for (int64_t row = 0; row < b.rows; ++row) {
     CVK_SIMD
     for (int64_t i = 0; i < b.count; ++i) {
@@ -23,8 +23,8 @@ CVK_CLONES void forward_runs(const T* re, const T* im, T* out_re, T* out_im, Blo
 }
 
 template <class T, int64_t STEP>
-CVK_CLONES void backward_runs(const T* re, const T* im, const T* g_re, const T* g_im, T* out_re, T* out_im, Block b,
-                              Limit<wide_t<T>> c, bool detach) {
+CVK_CLONES void backward_runs(const T* re, const T* im, const T* g_re, const T* g_im, T* out_re, T* out_im,
+                              const Block& b, Limit<wide_t<T>> c, bool detach) {
   using A = wide_t<T>;
   for (int64_t row = 0; row < b.rows; ++row) {
     CVK_SIMD
@@ -121,7 +121,7 @@ std::tuple<Tensor, Tensor> forward(Tensor z, double c, int64_t reduce) {
     if (reduce == constant) {
       const Limit<A> limit(static_cast<A>(c));
       with_step(v, [&](auto step) {
-        for_runs(v, [&](int64_t, int64_t, int64_t re, int64_t, Block b) {
+        for_runs(v, [&](int64_t, int64_t, int64_t re, int64_t, const Block& b) {
           const int64_t im = re + v.part;
           forward_runs<T, step.value>(in + re, in + im, to + re, to + im, b, limit);
         });
@@ -156,7 +156,7 @@ Tensor backward(Tensor grad, Tensor z, Tensor mean, double c, int64_t reduce, bo
     if (reduce == constant) {
       const Limit<A> limit(static_cast<A>(c));
       with_step(v, [&](auto step) {
-        for_runs(v, [&](int64_t, int64_t, int64_t re, int64_t, Block b) {
+        for_runs(v, [&](int64_t, int64_t, int64_t re, int64_t, const Block& b) {
           const int64_t im = re + v.part;
           backward_runs<T, step.value>(in + re, in + im, g + re, g + im, to + re, to + im, b, limit, detach);
         });

@@ -9,7 +9,7 @@ namespace cvk {
 namespace {
 
 template <class T>
-CVK_CLONES void forward_runs(const T* a, const T* b, T* re, T* im, Block block, wide_t<T> cos, wide_t<T> sin) {
+CVK_CLONES void forward_runs(const T* a, const T* b, T* re, T* im, const Block& block, wide_t<T> cos, wide_t<T> sin) {
   for (int64_t row = 0; row < block.rows; ++row) {
     CVK_SIMD
     for (int64_t i = 0; i < block.count; ++i) {
@@ -22,7 +22,7 @@ CVK_CLONES void forward_runs(const T* a, const T* b, T* re, T* im, Block block, 
 }
 
 template <class T>
-CVK_CLONES void backward_runs(const T* re, const T* im, T* a, T* b, Block block, wide_t<T> cos, wide_t<T> sin) {
+CVK_CLONES void backward_runs(const T* re, const T* im, T* a, T* b, const Block& block, wide_t<T> cos, wide_t<T> sin) {
   for (int64_t row = 0; row < block.rows; ++row) {
     CVK_SIMD
     for (int64_t i = 0; i < block.count; ++i) {
@@ -47,7 +47,7 @@ Tensor forward(Tensor a, Tensor b, Tensor theta) {
     const T *p = data<T>(a), *q = data<T>(b);
     T* to = data<T>(out);
     const auto turns = turns_of<wide_t<T>>(theta);
-    for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t from, Block block) {
+    for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t from, const Block& block) {
       forward_runs(p + from, q + from, to + at, to + at + v.part, block, turns[n].re, turns[n].im);
     });
   });
@@ -68,7 +68,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> o
     const auto turns = turns_of<wide_t<T>>(theta);
     AngleSum sum(v, out.has_value());
     const T* x = data_or_null<T>(out);
-    for_runs(v, [&](int64_t task, int64_t n, int64_t at, int64_t from, Block block) {
+    for_runs(v, [&](int64_t task, int64_t n, int64_t at, int64_t from, const Block& block) {
       const int64_t im = at + v.part;
       backward_runs(g + at, g + im, to_a + from, to_b + from, block, turns[n].re, turns[n].im);
       if (x) sum.add(task, cross<T, 1>(x + at, x + im, g + at, g + im, block));

@@ -9,7 +9,8 @@ namespace cvk {
 namespace {
 
 template <class T, int64_t STEP>
-CVK_CLONES void turn_runs(const T* re, const T* im, T* out_re, T* out_im, Block b, wide_t<T> cos, wide_t<T> sin) {
+CVK_CLONES void turn_runs(const T* re, const T* im, T* out_re, T* out_im, const Block& b, wide_t<T> cos,
+                          wide_t<T> sin) {
   for (int64_t row = 0; row < b.rows; ++row) {
     CVK_SIMD
     for (int64_t i = 0; i < b.count; ++i) {
@@ -31,7 +32,7 @@ Tensor forward(Tensor z, Tensor theta) {
     T* to = data<T>(out);
     const auto turns = turns_of<wide_t<T>>(theta);
     with_step(v, [&](auto step) {
-      for_runs(v, [&](int64_t, int64_t n, int64_t re, int64_t, Block b) {
+      for_runs(v, [&](int64_t, int64_t n, int64_t re, int64_t, const Block& b) {
         const int64_t im = re + v.part;
         turn_runs<T, step.value>(in + re, in + im, to + re, to + im, b, turns[n].re, turns[n].im);
       });
@@ -53,7 +54,7 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> out, Tens
     const auto turns = turns_of<wide_t<T>>(theta);
     AngleSum sum(v, out.has_value());
     with_step(v, [&](auto step) {
-      for_runs(v, [&](int64_t task, int64_t n, int64_t re, int64_t, Block b) {
+      for_runs(v, [&](int64_t task, int64_t n, int64_t re, int64_t, const Block& b) {
         const int64_t im = re + v.part;
         turn_runs<T, step.value>(g + re, g + im, to + re, to + im, b, turns[n].re, -turns[n].im);
         if (y) sum.add(task, cross<T, step.value>(y + re, y + im, g + re, g + im, b));

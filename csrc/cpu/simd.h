@@ -43,6 +43,8 @@ void with_step(const Planar& v, F f) {
 
 // What a kernel does in one call: `rows` runs of `count` elements, `stride` apart in a planar feature and `count` apart
 // in a real one. The rows are the positions of a channels-last feature; a call for each would cost more than its work.
+// Handed on by reference: a copy on the stack, written in halves and read whole, waits until every store of the run
+// before has left the core.
 struct Block {
   int64_t rows, count, stride;
 };

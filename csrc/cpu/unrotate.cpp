@@ -9,7 +9,7 @@ namespace cvk {
 namespace {
 
 template <class T, int64_t STEP>
-CVK_CLONES void read_runs(const T* re, const T* im, T* out, Block b, wide_t<T> cos, wide_t<T> sin) {
+CVK_CLONES void read_runs(const T* re, const T* im, T* out, const Block& b, wide_t<T> cos, wide_t<T> sin) {
   for (int64_t row = 0; row < b.rows; ++row) {
     CVK_SIMD
     for (int64_t i = 0; i < b.count; ++i) {
@@ -21,7 +21,7 @@ CVK_CLONES void read_runs(const T* re, const T* im, T* out, Block b, wide_t<T> c
 }
 
 template <class T>
-CVK_CLONES void spread_runs(const T* g, T* re, T* im, Block b, wide_t<T> cos, wide_t<T> sin) {
+CVK_CLONES void spread_runs(const T* g, T* re, T* im, const Block& b, wide_t<T> cos, wide_t<T> sin) {
   for (int64_t row = 0; row < b.rows; ++row) {
     CVK_SIMD
     for (int64_t i = 0; i < b.count; ++i) {
@@ -45,7 +45,7 @@ CVK_CLONES void add_spread(const T* g, wide_t<T>* re, wide_t<T>* im, int64_t cou
 }
 
 template <class T>
-CVK_CLONES void store_runs(const wide_t<T>* sum, T* to, Block b) {
+CVK_CLONES void store_runs(const wide_t<T>* sum, T* to, const Block& b) {
   for (int64_t row = 0; row < b.rows; ++row) {
     CVK_SIMD
     for (int64_t i = 0; i < b.count; ++i) to[i] = sum[i];
@@ -55,7 +55,7 @@ CVK_CLONES void store_runs(const wide_t<T>* sum, T* to, Block b) {
 
 // sum of g dy/dtheta = g (im cos - re sin)
 template <class T>
-CVK_CLONES double turn_sum(const T* g, const T* re, const T* im, Block b, wide_t<T> cos, wide_t<T> sin) {
+CVK_CLONES double turn_sum(const T* g, const T* re, const T* im, const Block& b, wide_t<T> cos, wide_t<T> sin) {
   double sum = 0;
   for (int64_t row = 0; row < b.rows; ++row) {
 #pragma omp simd reduction(+ : sum)
@@ -80,7 +80,7 @@ Tensor forward(Tensor h, Tensor theta) {
     T* to = data<T>(out);
     const auto turns = turns_of<wide_t<T>>(theta);
     with_step(v, [&](auto step) {
-      for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t real, Block b) {
+      for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t real, const Block& b) {
         for (int64_t k = 0; k < K; ++k) {
           const auto t = turns[n * K + k];
           T* row = to + (n * K + k) * plane + (real - n * plane);
@@ -107,7 +107,7 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> h, Tensor
     T* to = data<T>(grad_h);
     const auto turns = turns_of<wide_t<T>>(theta);
     AngleSum sum(v, h.has_value(), K);
-    for_runs(v, [&](int64_t task, int64_t n, int64_t at, int64_t real, Block b) {
+    for_runs(v, [&](int64_t task, int64_t n, int64_t at, int64_t real, const Block& b) {
       const int64_t im = at + v.part, size = b.rows * b.count;
       std::vector<wide_t<T>> both(K == 1 ? 0 : 2 * size);
       for (int64_t k = 0; k < K; ++k) {
