@@ -86,13 +86,16 @@ def device_name(device: torch.device) -> str:
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
+MEASURED = ("csrc", "cvkernels", "benchmarks", ":(exclude)benchmarks/results")
+
+
 def commit() -> str:
     """Given as COMMIT where there is no git folder; a + marks changes that are not committed."""
     if os.environ.get("COMMIT"):
         return os.environ["COMMIT"]
     try:
         head = _git("rev-parse", "--short", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--", "csrc", "cvkernels", "benchmarks") else "")
+        return head + ("+" if _git("status", "--porcelain", "--", *MEASURED) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
