@@ -32,13 +32,12 @@ def to_channels_last(z: Tensor) -> Tensor:
 
 
 def enter(z: Tensor, name: str = "z", spatial: int | None = None) -> tuple[Tensor, bool]:
-    """Check a feature and hand it on as planar: a view, also of a complex tensor. Lazy conjugates are resolved here,
-    a lazy minus by torch's dispatcher before a kernel.
-    """
+    """Check a feature and hand it on as planar: a view, also of a complex tensor. Lazy conjugates are resolved here."""
     good = isinstance(z, Tensor) and z.is_floating_point() and z.ndim > 2 and z.shape[1] == 2
     if not good or spatial is not None and z.ndim != 3 + spatial:
         check.feature(z, name, spatial)
         return torch.view_as_real(z.resolve_conj().resolve_neg()).movedim(-1, 1), True
+    z = z.resolve_neg()
     if not z.is_contiguous() and is_interleaved(z) and not is_channels_last(z):
         z = z.contiguous()  # the layout is the complex dtypes' own; what is planar comes out as it is promised
     return z, False
