@@ -50,6 +50,17 @@ def test_a_zero_imaginary_plane_stays_zero_under_real_weights(backend, dtype):
     assert_close(y[:, 0], x.double() @ w.double().T, dtype)
 
 
+@pytest.mark.parametrize("sizes", [(0, 3, 4), (2, 0, 4), (2, 3, 0)], ids=["no-samples", "nothing-in", "nothing-out"])
+def test_sizes_of_nothing(backend, sizes):
+    n, i, o = sizes
+    z = torch.randn(n, 2, i, device=backend.device, requires_grad=True)
+    a, b = (torch.randn(o, i, device=backend.device, requires_grad=True) for _ in range(2))
+    y = F.linear(z, (a, b))
+    assert y.shape == (n, 2, o) and not y.any()
+    for given, grad in zip((z, a, b), torch.autograd.grad(y.sum(), (z, a, b)), strict=True):
+        assert grad.shape == given.shape and not grad.any()
+
+
 Z = torch.zeros(2, 2, 6)
 BAD = {
     "features": (Z, torch.zeros(4, 5), ValueError, "`weight` [4, 5] must take 5 features, got `z` [2, 2, 6]"),

@@ -69,7 +69,7 @@ def _linear(z: Tensor, a: Tensor, b: Tensor | None, packed: Tensor | None) -> Te
 
 def _rows(z: Tensor) -> Tensor:
     """``[N, 2, I]`` as ``[2N, I]``: the parts of a sample in turns."""
-    return z.reshape(-1, z.shape[2])
+    return z.flatten(0, 1)
 
 
 def _turned(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
