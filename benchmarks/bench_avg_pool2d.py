@@ -1,4 +1,4 @@
-"""avg_pool2d 2x2 and adaptive_avg_pool2d to one position: torch's own on a planar view, one call for two."""
+"""avg_pool2d 2x2 and adaptive_avg_pool2d to one position; on a GPU torch's own on a planar view, one call for two."""
 
 from torch.nn import functional as real
 
@@ -6,7 +6,7 @@ from cvkernels import functional as F
 
 from . import native, peers
 from .candidates import Candidate, Case, streaming
-from .inputs import POINTWISE, QUICK, Inputs, named
+from .inputs import POINTWISE, QUICK, Inputs, kernel, named
 
 NAMES = ("avg_pool2d", "adaptive_avg_pool2d")
 SHAPES = POINTWISE
@@ -26,7 +26,7 @@ def _case(name, shape, device, dtype, size: int, moved: float):
         named(shape),
         dtype,
         device,
-        ours=Candidate(lambda: ours(z.planar, size), (z.planar,), what="torch"),
+        ours=Candidate(lambda: ours(z.planar, size), (z.planar,), what=kernel(name, z.planar)),
         naive=Candidate(lambda: tuple(plain(p, size) for p in z.pair), (z.pair,)),
         others={
             "complex": lambda: Candidate(lambda: native.by_parts(plain, z.complex, size), (z.complex,)),

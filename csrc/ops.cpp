@@ -104,4 +104,15 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
   m.def(
       "magnitude_max_pool2d_backward(Tensor grad, Tensor index, int[] input_size, int[] kernel_size, int[] stride, "
       "int[] padding, int[] dilation) -> Tensor");
+
+  // Means over windows, on a CPU. divisor: in place of each window's count; 0: none. Backward: grad is channels-last,
+  // which a map of one position does not show.
+  m.def(
+      "avg_pool2d_forward(Tensor z, int[] kernel_size, int[] stride, int[] padding, bool ceil_mode, "
+      "bool count_include_pad, int divisor) -> Tensor");
+  m.def(
+      "avg_pool2d_backward(Tensor grad, int[] input_size, int[] kernel_size, int[] stride, int[] padding, "
+      "bool count_include_pad, int divisor, bool channels_last) -> Tensor");
+  m.def("adaptive_avg_pool2d_forward(Tensor z, int[] output_size) -> Tensor");
+  m.def("adaptive_avg_pool2d_backward(Tensor grad, int[] input_size, bool channels_last) -> Tensor");
 }

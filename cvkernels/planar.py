@@ -88,6 +88,16 @@ def laid_out(out: Tensor, z: Tensor) -> Tensor:
     return out.contiguous()
 
 
+def resized(like: Tensor, size, channels_last: bool = False) -> Tensor:
+    """Empty planar ``[N, 2, C, *size]`` in the layout of ``like``: what an operator makes, for its fake."""
+    n, _, c = like.shape[:3]
+    if channels_last or is_channels_last(like):
+        return like.new_empty(n, *size, 2, c).permute(0, 3, 4, 1, 2)
+    if is_interleaved(like):
+        return like.new_empty(n, c, *size, 2).movedim(-1, 1)
+    return like.new_empty(n, 2, c, *size)
+
+
 def widened(z: Tensor) -> Tensor:
     """Planar to complex for a reference: half precision in complex64 (and rounded once, by `narrowed`)."""
     return leave(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z, True)

@@ -38,27 +38,8 @@ int64_t stacked(const Window& w, int64_t channels) {
 }
 
 // 2x2 windows in vectors of the processor's widest, `height` rows of outputs; what a vector does not do, one by one.
-#if defined(CVK_VECTORS)
-#define CVK_HALVES(L, name, T, ...) \
-  __VA_ARGS__ bool name##_##L(const Halves<T>& h) { return name##_halves<T, L>(h); }
-#define CVK_HALVES_OF(L, ...)                \
-  CVK_HALVES(L, pool, float, __VA_ARGS__)    \
-  CVK_HALVES(L, pool, double, __VA_ARGS__)   \
-  CVK_HALVES(L, pool, BFloat16, __VA_ARGS__) \
-  CVK_HALVES(L, spread, float, __VA_ARGS__)  \
-  CVK_HALVES(L, spread, double, __VA_ARGS__) \
-  CVK_HALVES(L, spread, BFloat16, __VA_ARGS__)
-CVK_HALVES_OF(4)
-#if defined(CVK_TARGETS)
-CVK_HALVES_OF(8, CVK_TARGET_8)
-CVK_HALVES_OF(16, CVK_TARGET_16)
-#define CVK_CALL_HALVES(name, h) (lanes_here() == 16 ? name##_16(h) : lanes_here() == 8 ? name##_8(h) : name##_4(h))
-#else
-#define CVK_CALL_HALVES(name, h) name##_4(h)
-#endif
-#else
-#define CVK_CALL_HALVES(name, h) false
-#endif
+CVK_HALVES(pool, Halves)
+CVK_HALVES(spread, Halves)
 
 template <class T>
 void pool_halves(const Halves<T>& h) {

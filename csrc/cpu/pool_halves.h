@@ -1,17 +1,13 @@
-// Pooling of 2x2 windows with stride 2, which most networks do: L neighbouring outputs at once, in registers. Two
-// vectors of a row, their elements sorted into the windows' left and right columns, are L windows' upper (or lower)
-// half.
+// The element of largest modulus of 2x2 windows with stride 2, in registers: see halves.h.
 #pragma once
 
 #include <cstdint>
 #include <limits>
 #include <type_traits>
-#include <utility>
 
 #include "../common/window.h"
 #include "bfloat16.h"
-#include "lanes.h"
-#include "vectors.h"
+#include "halves.h"
 
 namespace cvk {
 
@@ -26,22 +22,6 @@ struct Halves {
 };
 
 #if defined(CVK_VECTORS)
-
-template <class A, int L, size_t... I>
-CVK_INLINE void into_columns(vector<A, L>& a, vector<A, L>& b, std::index_sequence<I...>) {
-  [[maybe_unused]] typedef typename Vector<A, L>::whole mask;
-  const vector<A, L> left = CVK_SHUFFLE(a, b, mask, static_cast<int>(2 * I)...);
-  b = CVK_SHUFFLE(a, b, mask, static_cast<int>(2 * I + 1)...);
-  a = left;
-}
-
-template <class A, int L, size_t... I>
-CVK_INLINE void out_of_columns(vector<A, L>& a, vector<A, L>& b, std::index_sequence<I...>) {
-  [[maybe_unused]] typedef typename Vector<A, L>::whole mask;
-  const vector<A, L> low = CVK_SHUFFLE(a, b, mask, static_cast<int>(I % 2 ? L + I / 2 : I / 2)...);
-  b = CVK_SHUFFLE(a, b, mask, static_cast<int>(L / 2 + (I % 2 ? L + I / 2 : I / 2))...);
-  a = low;
-}
 
 template <class A, int L>
 CVK_INLINE void choose(const whole<A, L>& take, const whole<A, L>& x, whole<A, L>& best) {
@@ -121,26 +101,6 @@ CVK_INLINE void spread_windows(const Halves<T>& h, int64_t at, int64_t second, i
     out_of_columns<A, L>(low, high, std::make_index_sequence<L>());
     store_exact<L>(h.to_im + at, low), store_exact<L>(h.to_im + second, high);
   }
-}
-
-// f(at, second, output) for every L outputs; false where a row has too few. What is left over at an end is done with
-// some that are done already: it comes out the same.
-template <int L, class F>
-CVK_INLINE bool by_vectors(int64_t row, int64_t width, int64_t height, const F& f) {
-  if (width >= L) {
-    for (int64_t y = 0; y < height; ++y) {
-      const int64_t at = 2 * y * row, to = y * width;
-      int64_t x = 0;
-      for (; x + L <= width; x += L) f(at + 2 * x, at + 2 * x + L, to + x);
-      if (x < width) x = width - L, f(at + 2 * x, at + 2 * x + L, to + x);
-    }
-    return true;
-  }
-  if (2 * width != L || height < 2) return false;
-  int64_t y = 0;
-  for (; y + 2 <= height; y += 2) f(2 * y * row, 2 * (y + 1) * row, y * width);
-  if (y < height) y = height - 2, f(2 * y * row, 2 * (y + 1) * row, y * width);
-  return true;
 }
 
 // false where a row is too short for any vector

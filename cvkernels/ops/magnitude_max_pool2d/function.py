@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ... import backend, check
-from ...planar import dense, enter, is_channels_last, is_interleaved, leave
+from ...planar import dense, enter, leave, resized
 from ..common.autograd import applied, once
 from .reference import magnitude_max_pool2d as reference
 from .reference import output_size
@@ -116,20 +116,12 @@ class _MagnitudeMaxPool2d(torch.autograd.Function):
 
 if backend.compiled:
 
-    def _fake(like: Tensor, size: tuple) -> Tensor:
-        n, _, c = like.shape[:3]
-        if is_channels_last(like):
-            return like.new_empty(n, *size, 2, c).permute(0, 3, 4, 1, 2)
-        if is_interleaved(like):
-            return like.new_empty(n, c, *size, 2).movedim(-1, 1)
-        return like.new_empty(n, 2, c, *size)
-
     @torch.library.register_fake("cvkernels::magnitude_max_pool2d_forward")
     def _(z, kernel_size, stride, padding, dilation, ceil_mode):
         window = zip(z.shape[3:], kernel_size, stride, padding, dilation, strict=True)
         size = [output_size(*a, ceil_mode) for a in window]
-        return _fake(z, size), z.new_empty((z.shape[0], z.shape[2], *size), dtype=torch.uint8)
+        return resized(z, size), z.new_empty((z.shape[0], z.shape[2], *size), dtype=torch.uint8)
 
     @torch.library.register_fake("cvkernels::magnitude_max_pool2d_backward")
     def _(grad, index, input_size, kernel_size, stride, padding, dilation):
-        return _fake(grad, input_size)
+        return resized(grad, input_size)
