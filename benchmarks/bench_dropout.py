@@ -6,7 +6,7 @@ from cvkernels import functional as F
 
 from . import native, peers, two_tensor
 from .candidates import Candidate, Case, streaming
-from .inputs import POINTWISE, QUICK, Inputs, named
+from .inputs import POINTWISE, QUICK, Inputs, kernel, named
 
 NAMES = ("dropout", "dropout2d")
 SHAPES = POINTWISE
@@ -27,7 +27,7 @@ def _case(name, shape, device, dtype):
         named(shape),
         dtype,
         device,
-        ours=Candidate(lambda: ours(z.planar, P), (z.planar,), what="torch"),
+        ours=Candidate(lambda: ours(z.planar, P), (z.planar,), what=kernel("dropout", z.planar)),
         naive=Candidate(lambda: naive(*z.pair, P), (z.pair,)),
         others={
             "complex": lambda: Candidate(lambda: by_complex(z.complex, P), (z.complex,)),
@@ -35,5 +35,5 @@ def _case(name, shape, device, dtype):
         },
         peers=lambda: peers.layers(name, z, P),
         cost=streaming(z.planar, 2, 2),
-        draws=True,
+        draws=(P, z.real.numel() if name == "dropout" else shape[0] * shape[1]),
     )

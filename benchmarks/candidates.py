@@ -90,9 +90,9 @@ class Case:
     """The candidates of one operation at one shape.
 
     others: candidates by name, made when they are asked for; a name begins with ours, form, naive, complex or real.
-    peers: the same for installed peers.   jumps: see JUMP_SHARE.   draws: random numbers are in it, the same for all
-    that take them from torch's generator in the same order.   spread: a jump reaches every element
-    of a gradient, so its RMS error is what is held.   deep: many layers: by how much more, DEEP or WHOLE.
+    peers: the same for installed peers.   jumps: see JUMP_SHARE.   draws: of a dropout, the probability and how many
+    independent draws; each draws numbers of its own, so each is held to what a dropout is.   spread: a jump reaches
+    every element of a gradient, so its RMS error is what is held.   deep: many layers: by how much more, DEEP or WHOLE.
     """
 
     op: str
@@ -105,7 +105,7 @@ class Case:
     peers: Callable[[], dict[str, Candidate]] = dict
     cost: Cost | None = None
     jumps: bool = False
-    draws: bool = False
+    draws: tuple[float, int] | None = None
     spread: bool = False
     deep: float = 1
 
@@ -117,7 +117,7 @@ class Case:
             if name.split()[0] in ("ours", "form", *against) and (wide or name != "complex"):
                 found[name] = make()
         if "compiled" in against:
-            found["naive compiled"] = compiled(self.naive, same=not self.draws)
+            found["naive compiled"] = compiled(self.naive)
         if "graph" in against and self.device.type == "cuda":
             for name in [n for n in found if n == "naive" or n.startswith("ours")]:
                 found[f"{name} graph"] = replace(found[name], state=(), wrapped="graph")
@@ -126,10 +126,10 @@ class Case:
         return found
 
 
-def compiled(candidate: Candidate, same: bool = True) -> Candidate:
-    """The candidate under torch.compile; where it draws, Inductor draws other numbers."""
+def compiled(candidate: Candidate) -> Candidate:
+    """The candidate under torch.compile."""
     call = torch.compile(candidate.forward, dynamic=False)
-    return replace(candidate, forward=call, state=(), what="torch.compile", compared=same, wrapped="compiled")
+    return replace(candidate, forward=call, state=(), what="torch.compile", wrapped="compiled")
 
 
 def passes(candidate: Candidate, asked=PASSES) -> list[str]:
@@ -241,6 +241,8 @@ def difference(case: Case, candidate: Candidate | None = None, naive=None) -> st
     """Why a candidate (ours without one) and naive code disagree, in outputs, gradients and state; None where they
     agree. Call it before any timing; ``naive``: what `results` said of the naive one, if that is known."""
     candidate = candidate or case.ours
+    if case.draws:
+        return _not_dropout(case, candidate)
     want = dict(naive or results(case, case.naive))
     dtype = candidate.dtype or case.dtype
     for what, x in results(case, candidate):
@@ -248,6 +250,25 @@ def difference(case: Case, candidate: Candidate | None = None, naive=None) -> st
         if case.jumps and what.startswith("gradient"):
             share = 1.0 if case.deep > 1 or case.spread else JUMP_SHARE
         reason = _apart(x, want[what], dtype, share, case.deep)
+        if reason:
+            return f"{what}: {reason}"
+    return None
+
+
+def _not_dropout(case: Case, candidate: Candidate) -> str | None:
+    """Why it is no dropout with one mask for both parts, the same for the output and the gradient."""
+    p, draws = case.draws
+    dtype, grad = candidate.dtype or case.dtype, gradient(case)
+    out = joined(_seeded(candidate.forward)).detach()
+    grads = regrouped(_seeded(step(candidate, "forward+backward", grad)), candidate.leaves)
+    kept = out != 0
+    if not torch.equal(kept[:, 0], kept[:, 1]):
+        return "output: the parts have a mask each"
+    share, spread = kept.double().mean().item(), (p * (1 - p) / draws) ** 0.5
+    if not abs(share - (1 - p)) < 6 * spread:
+        return f"output: {1 - share:.4f} of it is dropped, not {p}"
+    for what, x, given in (("output", out, joined(candidate.leaves[0])), ("gradient 0", joined(grads[0]), grad)):
+        reason = _apart(x, torch.where(kept, given.detach() / (1 - p), 0.0), dtype, 0.0, case.deep)
         if reason:
             return f"{what}: {reason}"
     return None

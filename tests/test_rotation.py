@@ -134,8 +134,6 @@ class TestZeroImaginaryPlane:
         "linear": (OPS["linear-real"], lambda a: real.linear(a.flatten(1), kernel(a, 9, C * H * W))),
         "avg_pool2d": (OPS["avg_pool2d"], lambda a: real.avg_pool2d(a, 2, ceil_mode=True)),
         "adaptive_avg_pool2d": (OPS["adaptive_avg_pool2d"], lambda a: real.adaptive_avg_pool2d(a, (2, 3))),
-        "dropout": (OPS["dropout"], lambda a: repeated(real.dropout, a)),
-        "dropout2d": (OPS["dropout2d"], lambda a: repeated(real.dropout2d, a)),
     }
     MAGNITUDE = {
         "magnitude_relu": (OPS["magnitude_relu"], real.relu),
@@ -153,6 +151,16 @@ class TestZeroImaginaryPlane:
         y = ours(torch.stack((a, torch.zeros_like(a)), 1))
         assert_close(y[:, 0], torchs(a))
         assert not y[:, 1].any()
+
+    @pytest.mark.parametrize("op, torchs", [("dropout", real.dropout), ("dropout2d", real.dropout2d)])
+    def test_dropout_is_torchs_but_for_which_elements_it_drops(self, backend, op, torchs):
+        a = 1 + feature(backend)[:, 0]
+        ours, theirs = OPS[op](torch.stack((a, torch.zeros_like(a)), 1)), repeated(torchs, a)
+        assert not ours[:, 1].any()
+        for y in (ours[:, 0], theirs):
+            kept = y != 0
+            assert 0 < kept.count_nonzero() < kept.numel()
+            assert_close(y, torch.where(kept, a / (1 - 0.5), 0.0))
 
     @pytest.mark.parametrize("op", MAGNITUDE)
     def test_magnitude_layers_are_not(self, backend, op):

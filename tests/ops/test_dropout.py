@@ -1,10 +1,16 @@
 """Dropout: one mask for both parts."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 import cvkernels.functional as F
+from cvkernels.backend import compiled
 from tests.close import assert_close
+from tests.conftest import HALVES
 
 from .harness import COMPLEX, PLANAR, gradients, in_layout_of, leaves, plain, same
 
@@ -28,6 +34,64 @@ def test_a_share_of_p_is_zero_and_the_rest_is_scaled(backend, dtype, drop, p):
     draws = y[:, 0].numel() if drop is F.dropout else 100 * 50
     share, spread = kept.double().mean().item(), (p * (1 - p) / draws) ** 0.5
     assert abs(share - (1 - p)) < 6 * spread, "six standard deviations"
+
+
+RANDOM123 = {0: 0x6627E8D5, 16: 0xE169C58D, 32: 0xBC57AC4C, 48: 0x9B00DBD8}  # its known answers: seed and counter 0
+
+
+@pytest.mark.parametrize("at, word", RANDOM123.items())
+def test_the_kernel_draws_philoxs_words(kernel, at, word):
+    """Each of the four words of the first counter, between a probability just above it and one just below."""
+    z, seed = torch.ones(1, 2, 64, 1), torch.zeros(1, dtype=torch.int64)
+    for above, kept in ((1, False), (-1, True)):
+        y = torch.ops.cvkernels.dropout_forward.default(z, seed, (word + above) / 2**32, False)
+        assert bool(y[0, 0, at, 0]) is kept
+
+
+LANES = """
+import torch
+found = []
+for seed in (0, -3, 2**61 + 5):
+    for shape in ((2, 2, 3, 5), (1, 2, 5000, 3), (3, 2, 7, 700)):
+        z = torch.ones(shape)
+        for layout in (z, z.movedim((1, 2), (-2, -1)).contiguous().movedim((-2, -1), (1, 2))):
+            y = torch.ops.cvkernels.dropout_forward.default(layout, torch.tensor([seed]), 0.5, False)
+            found.append(y[:, 0].flatten() != 0)
+bits = torch.cat(found).long()
+print(int((bits * (torch.arange(len(bits)) * 2654435761 % 2**31)).sum()))
+"""
+
+
+def test_each_width_of_vector_draws_the_same():
+    if not compiled:
+        pytest.skip("nothing compiled")
+    said = set()
+    for lanes in ("4", "8", "16"):
+        run = [sys.executable, "-c", "import cvkernels.functional\n" + LANES]
+        done = subprocess.run(
+            run, capture_output=True, text=True, timeout=300, env=os.environ | {"CVKERNELS_LANES": lanes}
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        said.add(done.stdout.strip())
+    assert len(said) == 1 and int(said.pop()) > 0
+
+
+@both
+@pytest.mark.parametrize("shape", [(3, 2, 5000, 1, 2), (2, 2, 7, 90, 91), (2, 2, 100, 9, 9)], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last", "interleaved"])
+def test_what_is_drawn_has_no_place_twice_and_is_the_same_with_any_number_of_threads(kernel, drop, shape, layout):
+    """Runs longer than one drawing, several samples, and rows of channels together: no two alike but by chance."""
+    drawn = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        torch.manual_seed(4)
+        drawn.append(drop(PLANAR[layout](torch.ones(shape)), 0.5))
+    assert same(*drawn) and same(drawn[0][:, 0], drawn[0][:, 1])
+    mask = drawn[0][:, 0].movedim(1, -1) != 0  # channels last, where the kernel walks them so
+    mask = mask[:, 0, 0] if drop is F.dropout2d else mask
+    flat = mask.flatten(1)
+    flat = flat[:, : flat.shape[1] // 50 * 50].reshape(-1, 50)
+    assert len(flat.unique(dim=0)) == len(flat)
 
 
 def test_dropout2d_drops_whole_channels(backend):
@@ -56,6 +120,8 @@ def test_one_seed_repeats_a_run_and_the_next_draw_differs(backend, drop):
 @pytest.mark.parametrize("layout", (PLANAR | COMPLEX).values(), ids=PLANAR | COMPLEX)
 def test_layouts(backend, dtype, drop, layout):
     """The mask is read back from the output: value, gradient and layout follow from it."""
+    if layout in COMPLEX.values() and dtype in HALVES:
+        pytest.skip("torch has no such complex dtype")
     tensors = leaves({"z": torch.randn(3, 2, 4, 5, 6, dtype=dtype, device=backend.device)})
     z = layout(tensors["z"])
     before = z.detach().clone()
@@ -116,6 +182,34 @@ def test_compiled_equals_eager(drop):
     got = compiled(z)
     assert same(got, want)
     assert same(*(torch.autograd.grad(y.sum(), z)[0] for y in (got, want)))
+
+
+@both
+def test_a_gradient_in_other_strides_meets_the_same_mask(backend, drop):
+    leaf = torch.randn(3, 2, 4, 5, 6, device=backend.device, requires_grad=True)
+    for layout in PLANAR.values():
+        y = drop(layout(leaf), 0.5)
+        (want,) = torch.autograd.grad(y, leaf, torch.ones_like(y), retain_graph=True)
+        for grad_layout in PLANAR.values():
+            (got,) = torch.autograd.grad(y, leaf, grad_layout(torch.ones_like(y)), retain_graph=True)
+            assert same(got, want)
+
+
+@both
+def test_nan_and_inf_as_torchs_dropout(backend, dtype, drop):
+    z = ones(backend, dtype, 20, 2, 30, 4)
+    z[..., 1], z[..., 2] = torch.nan, torch.inf
+    y = drop(z)
+    assert y[..., 1].isnan().all() and (y[..., 2].isnan() | y[..., 2].isinf()).all() and y[..., 2].isnan().any()
+
+
+@both
+def test_forward_mode(backend, drop):
+    z = torch.randn(2, 2, 3, 4, device=backend.device)
+    with torch.autograd.forward_ad.dual_level():
+        dual = drop(torch.autograd.forward_ad.make_dual(z, torch.ones_like(z)), 0.5)
+        value, tangent = torch.autograd.forward_ad.unpack_dual(dual)
+    assert same(tangent != 0, value != 0) and tangent.any()
 
 
 @both

@@ -2,9 +2,15 @@
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as real
 
-from ...planar import enter, laid_out, leave
+from ... import backend
+from ...planar import dense, enter, laid_out, leave
+from ..common.autograd import applied
+
+# A mask that is drawn where it is used, from a seed: torch's own is written, read and kept (10 times as long).
+OP = backend.op("dropout", cpu=(*backend.FLOATS, torch.bfloat16), otherwise="torch")
 
 
 def dropout(z: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -15,21 +21,68 @@ def dropout(z: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         p: probability in [0, 1].
         training: False returns ``z``.
     Returns:
-        Tensor like ``z``. The mask comes from torch's generator; differentiable twice.
+        Tensor like ``z``. The mask comes from torch's generator, and with the CPU's kernel also from the layout of
+        ``z``; differentiable twice.
     """
-    return _masked(z, p, training, lambda z: (z.shape[0], 1, *z.shape[2:]))
+    return _dropped(z, p, training, False)
 
 
 def dropout2d(z: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """Zero whole complex channels with probability ``p``, scale the rest by 1 / (1 - p). As `dropout` otherwise."""
-    return _masked(z, p, training, lambda z: (z.shape[0], 1, z.shape[2], *(1,) * (z.ndim - 3)))
+    return _dropped(z, p, training, True)
 
 
-def _masked(z, p, training, shape):
+def _dropped(z, p, training, channels):
     if not 0 <= p <= 1:
         raise ValueError(f"`p` must lie in [0, 1], got {p}")
     z, was_complex = enter(z)
-    if training and p:
-        mask = real.dropout(torch.ones(shape(z), dtype=z.dtype, device=z.device), p, True)
-        z = laid_out(z * mask, z)
-    return leave(z, was_complex)
+    if not (training and p):
+        return leave(z, was_complex)
+    if backend.choose(OP, z) != "cpu":
+        shape = z.shape[0], 1, z.shape[2], *((1,) * (z.ndim - 3) if channels else z.shape[3:])
+        return leave(
+            laid_out(z * real.dropout(torch.ones(shape, dtype=z.dtype, device=z.device), p, True), z), was_complex
+        )
+    seed = torch.randint(2**63 - 1, (1,))
+    z = dense(z)
+    if forward_ad._current_level < 0:
+        y = applied(_Dropout, z)(z, seed, float(p), channels)
+    else:  # a tangent goes through torch's product
+        y = z * torch.ops.cvkernels.dropout_forward.default(torch.ones_like(z), seed, float(p), channels)
+    return leave(y, was_complex)
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(z, seed, p, channels):
+        return torch.ops.cvkernels.dropout_forward.default(z, seed, p, channels)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        z, seed, *ctx.settings = inputs
+        ctx.strides = z.stride()
+        ctx.save_for_backward(seed)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (seed,) = ctx.saved_tensors
+        if grad.stride() != ctx.strides:  # the mask is the layout's
+            grad = torch.empty_strided(grad.shape, ctx.strides, dtype=grad.dtype).copy_(grad)
+        run = _Dropout.apply if torch.is_grad_enabled() else _Dropout.forward
+        return run(grad, seed, *ctx.settings), None, None, None
+
+    @staticmethod
+    def vmap(info, in_dims, z, seed, p, channels):
+        each = lambda x, axis, i: x if axis is None else x.select(axis, i)  # noqa: E731
+        found = [
+            _Dropout.apply(dense(each(z, in_dims[0], i)), each(seed, in_dims[1], i), p, channels)
+            for i in range(info.batch_size)
+        ]
+        return torch.stack(found), 0
+
+
+if backend.compiled:
+
+    @torch.library.register_fake("cvkernels::dropout_forward")
+    def _(z, seed, p, channels):
+        return torch.empty_like(z)

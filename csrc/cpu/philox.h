@@ -1,0 +1,84 @@
+// Random bits that follow from a seed and a place alone: Philox 4x32-10 (Salmon et al., "Parallel Random Numbers: As
+// Easy as 1, 2, 3", SC 2011). What is drawn depends neither on the threads nor on the processor's vectors.
+#pragma once
+
+#include <cstdint>
+
+#include "vectors.h"
+#if defined(CVK_TARGETS)
+#include <immintrin.h>
+#endif
+
+namespace cvk {
+namespace {
+
+constexpr int64_t DRAWS = 64;  // of one round: four words of 16 counters
+
+struct Stream {
+  uint64_t seed, task;
+  uint32_t piece;
+};
+
+// DRAWS words of a round, `MULTIPLY` the lower halves of 64-bit lanes: only those matter, whatever the upper ones hold.
+#define CVK_ROUND(Lanes, COUNT, MULTIPLY)                                                      \
+  typedef uint32_t Words __attribute__((vector_size(4 * COUNT), aligned(4)));                  \
+  for (uint32_t first = 0; first < 16; first += COUNT) {                                       \
+    Lanes a = Lanes{} + (round * 16 + first), b = Lanes{} + s.piece;                           \
+    for (int lane = 0; lane < COUNT; ++lane) a[lane] += lane;                                  \
+    Lanes c = Lanes{} + (s.task & 0xFFFFFFFF), d = Lanes{} + (s.task >> 32);                   \
+    uint32_t key = static_cast<uint32_t>(s.seed), other = static_cast<uint32_t>(s.seed >> 32); \
+    CVK_UNROLL                                                                                 \
+    for (int i = 0; i < 10; ++i) {                                                             \
+      const Lanes p = MULTIPLY(a, 0xD2511F53), q = MULTIPLY(c, 0xCD9E8D57);                    \
+      a = (q >> 32) ^ b ^ uint64_t{key}, b = q, c = (p >> 32) ^ d ^ uint64_t{other}, d = p;    \
+      key += 0x9E3779B9, other += 0xBB67AE85;                                                  \
+    }                                                                                          \
+    int word = 0;                                                                              \
+    for (const Lanes& x : {a, b, c, d}) {                                                      \
+      *reinterpret_cast<Words*>(to + 16 * word++ + first) = __builtin_convertvector(x, Words); \
+    }                                                                                          \
+  }
+
+#if defined(CVK_TARGETS)
+typedef uint64_t Four __attribute__((vector_size(32)));
+typedef uint64_t Eight __attribute__((vector_size(64)));
+#define CVK_MULTIPLY_FOUR(x, by) (Four) _mm256_mul_epu32((__m256i)(x), _mm256_set1_epi64x(by))
+#define CVK_MULTIPLY_EIGHT(x, by) (Eight) _mm512_maskz_mul_epu32(0xFF, (__m512i)(x), _mm512_set1_epi64(by))
+
+CVK_TARGET_8 void draw_8(uint32_t* to, int64_t rounds, const Stream& s) {
+  for (int64_t round = 0; round < rounds; ++round, to += DRAWS) {
+    CVK_ROUND(Four, 4, CVK_MULTIPLY_FOUR)
+  }
+}
+
+CVK_TARGET_16 void draw_16(uint32_t* to, int64_t rounds, const Stream& s) {
+  for (int64_t round = 0; round < rounds; ++round, to += DRAWS) {
+    CVK_ROUND(Eight, 8, CVK_MULTIPLY_EIGHT)
+  }
+}
+#endif
+
+// `rounds` times DRAWS words.
+inline void draw(uint32_t* to, int64_t rounds, const Stream& s) {
+#if defined(CVK_TARGETS)
+  if (lanes_here() == 16) return draw_16(to, rounds, s);
+  if (lanes_here() == 8) return draw_8(to, rounds, s);
+#endif
+  for (int64_t round = 0; round < rounds; ++round, to += DRAWS) {
+    for (uint32_t lane = 0; lane < 16; ++lane) {
+      uint32_t a = static_cast<uint32_t>(round) * 16 + lane, b = s.piece;
+      uint32_t c = static_cast<uint32_t>(s.task), d = static_cast<uint32_t>(s.task >> 32);
+      uint32_t key = static_cast<uint32_t>(s.seed), other = static_cast<uint32_t>(s.seed >> 32);
+      for (int i = 0; i < 10; ++i) {
+        const uint64_t p = uint64_t{0xD2511F53} * a, q = uint64_t{0xCD9E8D57} * c;
+        a = static_cast<uint32_t>(q >> 32) ^ b ^ key, b = static_cast<uint32_t>(q);
+        c = static_cast<uint32_t>(p >> 32) ^ d ^ other, d = static_cast<uint32_t>(p);
+        key += 0x9E3779B9, other += 0xBB67AE85;
+      }
+      to[lane] = a, to[16 + lane] = b, to[32 + lane] = c, to[48 + lane] = d;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cvk
