@@ -45,7 +45,7 @@ demo: environment
 	exec "$(VENV)/bin/python" -m experiments demo "$$@" $(ARGS)
 
 test: environment
-	@"$(VENV)/bin/python" -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@"$(VENV)/bin/python" -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 gate: environment
 	@"$(VENV)/bin/python" -m tests.gate $(ARGS)

@@ -1,7 +1,13 @@
-"""Seeds, backends, and uninitialised memory filled with NaN."""
+"""Seeds, backends, threads, what runs first, and uninitialised memory filled with NaN."""
 
 import contextlib
 import os
+
+# Two processes of two threads each wait for each other on two cores: test_conv2d took 248 s so, and 39 s with one each
+# (Intel Xeon). A test that is about threads asks for its own. Read when torch is imported, and by what a test starts.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -141,6 +147,9 @@ def _same_every_time():
 
 
 def pytest_collection_modifyitems(config, items):
+    # files with a slow test first: begun last, one would keep a process busy long after the others are done
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     asked = config.getoption("-m") or ""
     for item in items:
         if item.get_closest_marker("gpu") and not GPU:

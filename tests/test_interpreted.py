@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted((Path(__file__).parent / "interpreted").glob("test_*.py"))
 NO_TRITON = importlib.util.find_spec("triton") is None
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.skipif(NO_TRITON, reason="triton is not installed")

@@ -68,7 +68,7 @@ def calls(checkout) -> list[str]:
             "--accept-checksum-mismatch",
         ),
         (["demo", "ACCEPT_CHECKSUM_MISMATCH=0"], "-m experiments demo --data digits --seed 0 --device auto --out demo"),
-        (["test", "ARGS=-k rotate"], "-m pytest -n 2 --dist loadfile -k rotate"),
+        (["test", "ARGS=-k rotate"], "-m pytest -n 2 --dist loadfile --no-loadscope-reorder -k rotate"),
         (["gate"], "-m tests.gate"),
         (["bench", "ARGS=rotate --quick"], "-m benchmarks rotate --quick"),
     ],
