@@ -108,9 +108,11 @@ def test_registered_operators(weights, dtype):
 
 
 @pytest.mark.parametrize("weights", ["complex", "real"])
-def test_the_same_bits_on_any_number_of_threads(weights):
-    z, a, b, padding = drawn((67, 16, 24, 12, 11, (1, 1)), weights)
-    grad, before = torch.randn(67, 2, 24, 12, 11), torch.get_num_threads()
+@pytest.mark.parametrize("size", [(67, 16, 24, 12, 11), (41, 184, 192, 12, 11)], ids=["small", "large-weight"])
+def test_the_same_bits_on_any_number_of_threads(weights, size):
+    """A large weight is read by tasks of more tiles, fewer where there are many threads."""
+    z, a, b, padding = drawn((*size, (1, 1)), weights)
+    grad, before = torch.randn(size[0], 2, *size[2:]), torch.get_num_threads()
     found = []
     try:
         for threads in (1, 2, 3, 1):
@@ -121,6 +123,7 @@ def test_the_same_bits_on_any_number_of_threads(weights):
         torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(x, y) for x, y in zip(found[0], other, strict=True))
+    assert_close(found[0][0], exact(z, a, b, padding), torch.float32)
 
 
 @pytest.mark.parametrize("weights", ["complex", "real"])
