@@ -34,22 +34,6 @@ CVK_CLONES void drop_run(const T* re, const T* im, T* out_re, T* out_im, const u
 }
 
 template <class T>
-CVK_CLONES void scale_run(const T* from, T* to, int64_t count, wide_t<T> factor) {
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) to[i] = static_cast<wide_t<T>>(from[i]) * factor;
-}
-
-// Rows of channels, both parts, a factor for each channel.
-template <class T>
-CVK_CLONES void scale_rows(const T* from, T* to, int64_t rows, int64_t channels, const wide_t<T>* factor) {
-  using A = wide_t<T>;
-  for (int64_t row = 0; row < 2 * rows; ++row, from += channels, to += channels) {
-    CVK_SIMD
-    for (int64_t k = 0; k < channels; ++k) to[k] = static_cast<A>(from[k]) * factor[k];
-  }
-}
-
-template <class T>
 void drop_elements(const T* from, T* to, const Planar& v, uint64_t seed, const Keep<wide_t<T>>& keep) {
   with_step(v, [&](auto step) {
     for_runs(v, [&](int64_t task, int64_t, int64_t re, int64_t, const Block& b) {
@@ -70,40 +54,7 @@ void drop_elements(const T* from, T* to, const Planar& v, uint64_t seed, const K
   });
 }
 
-template <class T>
-void drop_channels(const T* from, T* to, const Planar& v, uint64_t seed, const Keep<wide_t<T>>& keep) {
-  using A = wide_t<T>;
-  const int64_t planes = v.n * v.c;
-  std::vector<uint32_t> drawn(static_cast<size_t>((planes + DRAWS - 1) / DRAWS * DRAWS));
-  draw(drawn.data(), static_cast<int64_t>(drawn.size()) / DRAWS, {seed, 0, 0});
-  std::vector<A> factor(static_cast<size_t>(planes));
-  for (int64_t p = 0; p < planes; ++p) factor[p] = drawn[p] >= keep.limit ? keep.scale : A(0);
-  if (v.layout == Layout::channels_last) {
-    const int64_t chunk = std::max<int64_t>(1, CHUNK / v.c), tasks = (v.s + chunk - 1) / chunk;
-    const int64_t grain = std::max<int64_t>(1, GRAIN / (std::min(chunk, v.s) * v.c));
-    torch::stable::parallel_for(0, v.n * tasks, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t n = task / tasks, first = task % tasks * chunk, at = n * v.sample + first * v.position;
-        scale_rows<T>(from + at, to + at, std::min(chunk, v.s - first), v.c, factor.data() + n * v.c);
-      }
-    });
-    return;
-  }
-  const int64_t grain = std::max<int64_t>(1, GRAIN / v.s);
-  torch::stable::parallel_for(0, planes, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) {
-      const int64_t at = p / v.c * v.sample + p % v.c * v.channel;
-      if (v.layout == Layout::interleaved) {
-        scale_run(from + at, to + at, 2 * v.s, factor[p]);
-      } else {
-        scale_run(from + at, to + at, v.s, factor[p]);
-        scale_run(from + at + v.part, to + at + v.part, v.s, factor[p]);
-      }
-    }
-  });
-}
-
-Tensor forward(Tensor z, Tensor seed, double p, bool channels) {
+Tensor forward(Tensor z, Tensor seed, double p) {
   const Planar v = planar(z, "z");
   STD_TORCH_CHECK(seed.numel() == 1 && seed.scalar_type() == torch::headeronly::ScalarType::Long,
                   "seed must be one int64");
@@ -114,7 +65,7 @@ Tensor forward(Tensor z, Tensor seed, double p, bool channels) {
   with_dtype(z, "dropout", [&](auto zero) {
     using T = decltype(zero);
     const Keep<wide_t<T>> keep(p);
-    (channels ? drop_channels<T> : drop_elements<T>)(data<T>(z), data<T>(out), v, key, keep);
+    drop_elements(data<T>(z), data<T>(out), v, key, keep);
   });
   return out;
 }
