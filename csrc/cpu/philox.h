@@ -21,7 +21,7 @@ struct Stream {
 
 // DRAWS words of a round, `MULTIPLY` the lower halves of 64-bit lanes: only those matter, whatever the upper ones hold.
 #define CVK_ROUND(Lanes, COUNT, MULTIPLY)                                                      \
-  typedef uint32_t Words __attribute__((vector_size(4 * COUNT), aligned(4)));                  \
+  typedef uint32_t Words __attribute__((vector_size(4 * COUNT), may_alias, aligned(4)));       \
   for (uint32_t first = 0; first < 16; first += COUNT) {                                       \
     Lanes a = Lanes{} + (round * 16 + first), b = Lanes{} + s.piece;                           \
     for (int lane = 0; lane < COUNT; ++lane) a[lane] += lane;                                  \

@@ -5,6 +5,10 @@ Tensors are drawn planar and contiguous; a layout brings one into the strides a 
 gets a fresh contiguous float64 copy of the same values.
 """
 
+import os
+import subprocess
+import sys
+
 import torch
 from torch import Tensor
 
@@ -188,3 +192,11 @@ def same(x: Tensor, y: Tensor) -> bool:
     """Equal to the last bit, NaN equal to NaN."""
     x, y = as_planar(x.detach()), as_planar(y.detach())
     return x.shape == y.shape and bool(((x == y) | (x.isnan() & y.isnan())).all())
+
+
+def with_lanes(code: str, lanes: str) -> str:
+    """What ``code`` prints in a process of its own whose CPU kernels use vectors of so many floats at most."""
+    run, environment = [sys.executable, "-c", code], os.environ | {"CVKERNELS_LANES": lanes}
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()

@@ -1,9 +1,5 @@
 """Average pooling of both parts, as torch's."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch.nn import functional as real
@@ -12,7 +8,7 @@ import cvkernels.functional as F
 from cvkernels.backend import compiled
 from tests.close import assert_close
 
-from .harness import MAPS
+from .harness import MAPS, with_lanes
 from .suite import KernelSuite, form
 
 OP = "avg_pool2d"
@@ -95,9 +91,7 @@ print("done")
 @pytest.mark.parametrize("lanes", ["4", "8", "16"])
 def test_pairs_of_rows_and_columns_in_vectors_of_each_width(lanes):
     """2x2 windows, to the bit: rows of one vector, of several, of half a one, and what is left at their ends."""
-    run = [sys.executable, "-c", LANES]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=300, env=os.environ | {"CVKERNELS_LANES": lanes})
-    assert done.returncode == 0 and "done" in done.stdout, done.stderr[-2000:]
+    assert with_lanes(LANES, lanes) == "done"
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,5 @@
 """Dropout: one mask for both parts."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -12,7 +8,7 @@ from cvkernels.backend import compiled
 from tests.close import assert_close
 from tests.conftest import HALVES
 
-from .harness import COMPLEX, PLANAR, gradients, in_layout_of, leaves, plain, same
+from .harness import COMPLEX, PLANAR, gradients, in_layout_of, leaves, plain, same, with_lanes
 
 OP = "dropout"
 BOTH = {"dropout": F.dropout, "dropout2d": F.dropout2d}
@@ -65,14 +61,7 @@ print(int((bits * (torch.arange(len(bits)) * 2654435761 % 2**31)).sum()))
 def test_each_width_of_vector_draws_the_same():
     if not compiled:
         pytest.skip("nothing compiled")
-    said = set()
-    for lanes in ("4", "8", "16"):
-        run = [sys.executable, "-c", "import cvkernels.functional\n" + LANES]
-        done = subprocess.run(
-            run, capture_output=True, text=True, timeout=300, env=os.environ | {"CVKERNELS_LANES": lanes}
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        said.add(done.stdout.strip())
+    said = {with_lanes("import cvkernels.functional\n" + LANES, lanes) for lanes in ("4", "8", "16")}
     assert len(said) == 1 and int(said.pop()) > 0
 
 

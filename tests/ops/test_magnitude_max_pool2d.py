@@ -1,9 +1,5 @@
 """Of each window the element of largest modulus: values, indices, ties, NaN, windows of every kind."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch.nn import functional as real
@@ -14,7 +10,7 @@ from cvkernels.backend import compiled
 from tests.close import as_planar, assert_close
 from tests.conftest import HALVES
 
-from .harness import MAPS, compare, wide
+from .harness import MAPS, compare, wide, with_lanes
 from .suite import KernelSuite, form
 
 OP = "magnitude_max_pool2d"
@@ -226,6 +222,4 @@ print("done")
 @pytest.mark.parametrize("lanes", ["4", "8", "16"])
 def test_pairs_of_rows_and_columns_in_vectors_of_each_width(lanes):
     """2x2 windows, to the bit: rows of one vector, of several, of half a one, and what is left at their ends."""
-    run = [sys.executable, "-c", LANES]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=300, env=os.environ | {"CVKERNELS_LANES": lanes})
-    assert done.returncode == 0 and "done" in done.stdout, done.stderr[-2000:]
+    assert with_lanes(LANES, lanes) == "done"

@@ -55,7 +55,8 @@ class Form:
         """magnitude_relu(run(...) * scale + residual, c), the ReLU in the pass that joins the planes; channels-last
         inside, ``residual`` in the layout of the result.
         """
-        assert self.end is not None
+        if self.end is None:
+            raise RuntimeError("this form has no pass that joins planes and applies the ReLU; ask `ends` first")
         return joined_relu(self._convolved(z, a, b, how, True), scale, residual, self.end, outside, c)
 
     def _convolved(self, z, a, b, how: Geometry, inside: bool) -> list[Tensor]:
