@@ -10,6 +10,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "lane_sums.h"
 #include "simd.h"
 
 namespace cvk {
@@ -168,14 +169,6 @@ std::vector<A> repeated(const A* x, const Planar& v, const Planar& wide) {
   return all;
 }
 
-// [*][C] partial sums of a reduction, added up in their order whatever the threads.
-template <class T>
-std::vector<double> fold(const std::vector<T>& partial, int64_t channels) {
-  std::vector<double> sums(static_cast<size_t>(channels), 0.0);
-  for (size_t k = 0; k < partial.size(); ++k) sums[k % channels] += static_cast<double>(partial[k]);
-  return sums;
-}
-
 // A scale or an offset per channel: in the dtype of the feature, or float32 beside half precision.
 inline void check_per_channel(const std::optional<Tensor>& x, const Tensor& z, int64_t channels, const char* name) {
   if (!x) return;
@@ -224,95 +217,6 @@ std::vector<double> channel_sums(W walk, const Planar& v, int64_t channels, cons
     for_planes(v, false, [&](int64_t p, int64_t c, Lines lines) { reduce(walk, lines, partial.data() + p, c); });
     return fold(partial, channels);
   }
-}
-
-// 64 bytes of what T is computed in: one AVX-512 register, or as many smaller ones as it takes.
-template <class T>
-struct Lanes {
-  typedef T type __attribute__((vector_size(64)));
-  typedef T loose __attribute__((vector_size(64), aligned(alignof(T)), may_alias));  // at any address
-  static constexpr int64_t count = 64 / sizeof(T);
-  static CVK_INLINE void load(const T* x, type& to) { to = *reinterpret_cast<const loose*>(x); }
-};
-template <>
-struct Lanes<BFloat16> {
-  typedef float type __attribute__((vector_size(64)));
-  typedef uint32_t wide __attribute__((vector_size(64)));
-  typedef uint16_t loose __attribute__((vector_size(32), aligned(2), may_alias));
-  static constexpr int64_t count = 16;
-  static CVK_INLINE void load(const BFloat16* x, type& to) {
-    to = reinterpret_cast<type>(__builtin_convertvector(*reinterpret_cast<const loose*>(x), wide) << 16);
-  }
-};
-
-constexpr int64_t SAMPLE_BLOCK = 4;  // samples of a task
-
-// Adds x factor y, lane by lane, over the planes of some samples of a contiguous feature; lanes [C][Lanes::count].
-// Planes are short: what a sum over each alone would cost is mostly the folding of its lanes (N=64, C=32, 16x16, one
-// thread: 0.083 ms for the powers so, 0.05 ms lane by lane).
-template <class T>
-CVK_CLONES void product_planes(const T* x, const T* y, int64_t planes, int64_t channels, int64_t length,
-                               const wide_t<T>* factor, wide_t<T>* lanes) {
-  using A = wide_t<T>;
-  using V = typename Lanes<T>::type;
-  constexpr int64_t L = Lanes<T>::count;
-  for (int64_t p = 0, c = 0; p < planes; ++p, c = c + 1 == channels ? 0 : c + 1, x += length, y += length) {
-    const A f = factor ? factor[c] : A(1);
-    V a = {}, b = {}, q, r;
-    int64_t i = 0;
-    for (; i + 2 * L <= length; i += 2 * L) {
-      Lanes<T>::load(x + i, q), Lanes<T>::load(y + i, r);
-      a += (q * f) * r;
-      Lanes<T>::load(x + i + L, q), Lanes<T>::load(y + i + L, r);
-      b += (q * f) * r;
-    }
-    for (; i + L <= length; i += L) {
-      Lanes<T>::load(x + i, q), Lanes<T>::load(y + i, r);
-      a += (q * f) * r;
-    }
-    A rest = 0;
-    for (; i < length; ++i) rest += (static_cast<A>(x[i]) * f) * static_cast<A>(y[i]);
-    *reinterpret_cast<typename Lanes<A>::loose*>(lanes + c * L) += a + b;
-    lanes[c * L] += rest;
-  }
-}
-
-template <class A>
-CVK_CLONES void fold_lanes(const A* lanes, int64_t channels, double* sums) {
-  for (int64_t c = 0; c < channels; ++c, lanes += Lanes<A>::count) {
-    A sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t l = 0; l < Lanes<A>::count; ++l) sum += lanes[l];
-    sums[c] += static_cast<double>(sum);
-  }
-}
-
-// The sums per channel that add(first sample, samples, lanes [C][Lanes::count]) makes of blocks of samples.
-template <class T, class Add>
-std::vector<double> lane_sums(const Planar& v, const Add& add) {
-  using A = wide_t<T>;
-  const int64_t blocks = (v.n + SAMPLE_BLOCK - 1) / SAMPLE_BLOCK;
-  const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, SAMPLE_BLOCK * v.c * v.s));
-  std::vector<double> partial(static_cast<size_t>(blocks * v.c), 0.0);
-  torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
-    std::vector<A> lanes(static_cast<size_t>(v.c * Lanes<T>::count));
-    for (int64_t b = begin; b < end; ++b) {
-      const int64_t first = b * SAMPLE_BLOCK;
-      std::fill(lanes.begin(), lanes.end(), A(0));
-      add(first, std::min(SAMPLE_BLOCK, v.n - first), lanes.data());
-      fold_lanes(lanes.data(), v.c, partial.data() + b * v.c);
-    }
-  });
-  return fold(partial, v.c);
-}
-
-// The sum of Re(conj(x) y) factor per channel of two contiguous features: the parts are multiplied alike, so memory is
-// read in one stream.
-template <class T>
-std::vector<double> product_sums(const Planar& v, const T* x, const T* y, const wide_t<T>* factor) {
-  return lane_sums<T>(v, [&](int64_t first, int64_t samples, wide_t<T>* lanes) {
-    product_planes(x + first * v.sample, y + first * v.sample, 2 * v.c * samples, v.c, v.s, factor, lanes);
-  });
 }
 
 // write(walk, lines, per-channel offset) over the whole feature

@@ -79,31 +79,23 @@ CVK_CLONES void moment_lines(W, const T* x, Lines lines, const wide_t<T>* shift,
   }
 }
 
-// The same of neighbouring short planes of a contiguous feature, lane by lane: see product_planes.
+// The same of short planes, for add_planes.
 template <bool SQUARE, class T>
-CVK_CLONES void moment_planes(const T* x, int64_t planes, int64_t channels, int64_t length, const wide_t<T>* shift,
-                              wide_t<T>* lanes) {
-  using A = wide_t<T>;
-  using V = typename Lanes<T>::type;
-  constexpr int64_t L = Lanes<T>::count;
-  for (int64_t p = 0, c = 0; p < planes; ++p, c = c + 1 == channels ? 0 : c + 1, x += length) {
-    const A s = shift[c];
-    V a = {}, d;
-    int64_t i = 0;
-    for (; i + L <= length; i += L) {
-      Lanes<T>::load(x + i, d);
-      d -= s;
-      a += SQUARE ? d * d : d;
-    }
-    A rest = 0;
-    for (; i < length; ++i) {
-      const A one = static_cast<A>(x[i]) - s;
-      rest += SQUARE ? one * one : one;
-    }
-    *reinterpret_cast<typename Lanes<A>::loose*>(lanes + c * L) += a;
-    lanes[c * L] += rest;
+struct Distances {
+  const T* x;
+  const wide_t<T>* shift;
+
+  template <int L>
+  CVK_INLINE void of(int64_t at, int64_t c, vector<wide_t<T>, L>& term) const {
+    load_vector<L>(x + at, term);
+    term -= shift[c];
+    if constexpr (SQUARE) term *= term;
   }
-}
+  CVK_INLINE wide_t<T> one(int64_t at, int64_t c) const {
+    const wide_t<T> d = static_cast<wide_t<T>>(x[at]) - shift[c];
+    return SQUARE ? d * d : d;
+  }
+};
 
 // One piece: its sums by sum(flag, shift, into) with flag true for squares, put down as mean and squares.
 template <class A, class Sum>
@@ -137,7 +129,7 @@ Moments moments_of(const Planar& v, const T* x) {
   const auto count = [&](int64_t b) { return std::min(unit, items - b * unit); };
   const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, unit * each));
   torch::stable::parallel_for(0, pieces, grain, [&](int64_t begin, int64_t end) {
-    std::vector<A> sums(static_cast<size_t>(last ? v.c : v.c * Lanes<T>::count));
+    std::vector<A> sums(static_cast<size_t>(last ? v.c : v.c * LANES<A>));
     for (int64_t b = begin; b < end; ++b) {
       const int64_t here = count(b);
       const T* from = x + b * unit * each;
@@ -148,7 +140,7 @@ Moments moments_of(const Planar& v, const T* x) {
           moment_lines<SQUARE>(Walk<1, 1>{}, from, Lines{0, here, v.position, v.c, 0}, shift, sums.data());
           for (int64_t c = 0; c < v.c; ++c) into[c] = sums[c];
         } else {
-          moment_planes<SQUARE>(from, here * v.c, v.c, v.s, shift, sums.data());
+          add_planes(Distances<SQUARE, T>{from, shift}, here * v.c, v.c, v.s, sums.data());
           fold_lanes(sums.data(), v.c, into);
         }
       };
