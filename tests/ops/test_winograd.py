@@ -143,7 +143,8 @@ def test_infinity_is_not_lost():
     assert torch.equal(got.isfinite(), want.isfinite()) and not got.isfinite().all()
 
 
-def test_what_it_cannot_do_is_done_as_by_default():
+def test_what_it_cannot_do_is_done_as_by_default(monkeypatch):
+    monkeypatch.setattr(forms, "PRODUCTS", forms.HALVES)  # without them float16 is brought to float32, which it can do
     z, a, b = torch.randn(2, 2, 16, 8, 8), torch.randn(16, 16, 3, 3), torch.randn(16, 16, 3, 3)
     five = torch.randn(16, 16, 5, 5)
     cases = {
@@ -177,14 +178,17 @@ def test_the_default_of_3x3_convolutions():
     assert not any("winograd" in op.name() for op, _, _ in seen.calls)
 
 
-@pytest.mark.parametrize("tiles", [False, True])
-def test_bfloat16_by_default_only_where_the_processor_has_no_tiles(monkeypatch, tiles):
+@pytest.mark.parametrize(
+    ("tiles", "products"), [(False, True), (True, True), (False, False)], ids=["products", "tiles", "neither"]
+)
+def test_bfloat16_by_default_where_the_processor_multiplies_it_no_faster(monkeypatch, tiles, products):
     monkeypatch.setattr(forms, "TILES", tiles)
+    monkeypatch.setattr(forms, "PRODUCTS", forms.HALVES if products else ())
     w = torch.randn(32, 32, 3, 3)
     for dtype, weight, wanted in (
         (torch.float32, (w, w), True),
         (torch.bfloat16, (w, w), not tiles),
-        (torch.bfloat16, w, False),
+        (torch.bfloat16, w, not products),
     ):
         weight = tuple(x.to(dtype) for x in weight) if isinstance(weight, tuple) else weight.to(dtype)
         with Recorder() as seen:

@@ -25,6 +25,16 @@ NAMES = (*TORCHS, "winograd")
 HALVES = (torch.float16, torch.bfloat16)
 # Whether the processor multiplies tiles of bfloat16 in one instruction: AMX.
 TILES = torch.cpu._is_amx_tile_supported()
+
+
+def _products() -> tuple[torch.dtype, ...]:
+    if not torch.backends.mkldnn.is_available():
+        return ()
+    has = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    return tuple(dtype for dtype, name in has.items() if getattr(torch.ops.mkldnn, name)())
+
+
+PRODUCTS = _products()  # of half precision, those that oneDNN has more than a plain loop for on this processor
 _asked: str | None = None
 
 
@@ -50,11 +60,18 @@ def use_conv_form(form: str):
         _asked = before
 
 
+def in_float32(z: Tensor) -> bool:
+    """Whether what is multiplied here is brought to float32 first. Half precision over that, torch's own, AVX2, two
+    threads: a convolution of 32 channels, N=32, 16x16: 34 times as long; a linear map 64x512x512: 5.
+    """
+    return z.dtype in HALVES and z.device.type == "cpu" and z.dtype not in PRODUCTS
+
+
 def chosen(z: Tensor, weight: Tensor, is_complex: bool, winograd: bool = False) -> str:
     """The form for planar ``z`` and real parts like ``weight``: what was asked for, else by the table. ``winograd``:
     whether that form can do it.
     """
-    if winograd and (_asked == "winograd" or _asked is None and _filtered(z.dtype, weight, is_complex)):
+    if winograd and (_asked == "winograd" or _asked is None and _filtered(z, weight, is_complex)):
         return "winograd"
     form = _table(z.device.type, z.dtype, weight.shape) if _asked in (None, "winograd") else _asked
     return form if is_complex else f"batch{'-last' if form.endswith('-last') else ''}"
@@ -69,7 +86,7 @@ def chosen_linear(z: Tensor, weight: Tensor) -> str:
     return "turned" if _asked in (None, "winograd") and z.device.type == "cpu" else chosen(z, weight, True)
 
 
-def _filtered(dtype: torch.dtype, weight: Tensor, is_complex: bool) -> bool:
+def _filtered(z: Tensor, weight: Tensor, is_complex: bool) -> bool:
     """Whether Winograd's filtering wins, where it can be had: by it over `_table`'s form, two threads, AVX-512, forward
     alone and with backward, complex and real weights. 16 channels at N=64, 32x32: 1.6, 1.6; 1.3, 1.2. 32, 16x16: 1.7,
     1.5; 1.5, 1.4. 64, 8x8: 1.6, 1.6; 1.5, 1.5. 128 at N=128, 16x16: 1.8, 1.8; 1.9, 1.8. 256, 8x8: 1.3, 1.1; 1.6, 1.6.
@@ -79,10 +96,11 @@ def _filtered(dtype: torch.dtype, weight: Tensor, is_complex: bool) -> bool:
     1.1; real 0.8 to 1.1. With AMX's never: complex 0.2 to 0.6, real 0.3 to 0.9.
     """
     out, channels = weight.shape[:2]
-    if dtype in HALVES and TILES:
+    half = z.dtype in HALVES and not in_float32(z)
+    if half and TILES:
         return False
-    few = 32 if dtype in HALVES else 16
-    return min(out, channels) >= few and out * channels <= 256 * 256 and (is_complex or dtype not in HALVES)
+    few = 32 if half else 16
+    return min(out, channels) >= few and out * channels <= 256 * 256 and (is_complex or not half)
 
 
 def _table(device_type: str, dtype: torch.dtype, weight: torch.Size) -> str:

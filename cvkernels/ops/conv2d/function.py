@@ -77,6 +77,8 @@ def conv2d_norm_relu(z: Tensor, weight, scale, residual, c: float, stride=1, pad
         return leave(implicit.conv2d_norm_relu(z, a, b, scale, residual, *rest), was_complex), True
     if mapped() or b is not None and how.groups > 1 or backend.choose(RELU, z) == "reference":
         return _convolved(entered, weight), False
+    dtype = z.dtype
+    z = z.float() if _in_float32(z, a, b, how) else z
     wanted = (z.shape[0], 2, a.shape[0], *how.result(z.shape[3:], a.shape[2:]))
     name, a, b, inside, outside = _form(z, a, b, _block(weight), how)
     form, outside = FORMS[name], bool(outside)
@@ -89,7 +91,8 @@ def conv2d_norm_relu(z: Tensor, weight, scale, residual, c: float, stride=1, pad
         residual = to_channels_last(residual) if outside else residual.contiguous()
     scale = scale.to(torch.promote_types(z.dtype, torch.float32)).contiguous()
     with torch.autocast(z.device.type, enabled=False):
-        return leave(form.run_relu(z, a, b, how, outside, scale, residual, float(c)), was_complex), True
+        y = form.run_relu(z, a, b, how, outside, scale, residual, float(c))
+    return leave(y.to(dtype), was_complex), True
 
 
 def _convolved(entered, weight, planes: bool = False) -> Tensor:
@@ -132,15 +135,24 @@ def _entered(z, weight, stride, padding, dilation, groups):
 def _conv2d(z, a, b, block, how: Geometry, planes: bool = False) -> Tensor:
     if backend.forced() == "reference":
         return reference(z, a, b, *how)
-    if b is not None and how.groups > 1:
-        return laid_out(_grouped(z, a.to(z.dtype), b.to(z.dtype), how), z)
     own = backend.choose(OP, z)
     if own != "reference" and how.groups == 1:
         return implicit.conv2d(z, a, b, how.stride, how.padding, how.dilation, own)
+    if _in_float32(z, a, b, how):
+        return _conv2d(z.float(), a, b, None, how, planes).to(z.dtype)
+    if b is not None and how.groups > 1:
+        return laid_out(_grouped(z, a.to(z.dtype), b.to(z.dtype), how), z)
     planes = planes and b is None and backend.choose(PLANES_OP, z) == "cpu"
     name, a, b, inside, outside = _form(z, a, b, block, how)
     result = PLANES if planes and inside else outside
     return applied(_Conv2d, z, a, b)(z, a, b, how, name, inside, outside, result)
+
+
+def _in_float32(z, a, b, how: Geometry) -> bool:
+    """`forms.in_float32`, unless the kernel that is to do it does so itself."""
+    if not forms.in_float32(z):
+        return False
+    return forms.chosen(z, a, b is not None, winograd.fits(z, a, how)) != "winograd"
 
 
 def _form(z, a, b, block, how: Geometry):

@@ -86,6 +86,11 @@ def _stored(w: Tensor, dtype: torch.dtype, last: bool) -> Tensor:
     return dense(w.to(dtype), last)
 
 
+def _to_add(grads, a: Tensor) -> list[Tensor]:
+    """In the wider dtype of a gradient and its weight: a sum is rounded once."""
+    return [g.to(torch.promote_types(g.dtype, a.dtype)) for g in grads]
+
+
 def _splitter(planes: int) -> tuple[Callable, Callable]:
     return lambda z, inside: split(z, planes, inside), lambda grads, inside, outside: join(grads, planes, outside)
 
@@ -117,8 +122,8 @@ PACKED = Form(
 
 
 def _sums_t(grads, a):
-    p, q, r = (g.to(a.dtype) for g in grads)
-    return p + r, q + r
+    p, q, r = _to_add(grads, a)
+    return (p + r).to(a.dtype), (q + r).to(a.dtype)
 
 
 GAUSS = Form(
@@ -147,8 +152,8 @@ def _crossed(a, b, dtype, inside):
 
 
 def _crossed_t(grads, a):
-    p, q, r, s = (g.to(a.dtype) for g in grads)
-    return p + s, q + r
+    p, q, r, s = _to_add(grads, a)
+    return (p + s).to(a.dtype), (q + r).to(a.dtype)
 
 
 def _added(done, inside, outside):

@@ -46,6 +46,8 @@ def linear(z: Tensor, weight) -> Tensor:
 def _linear(z: Tensor, a: Tensor, b: Tensor | None, packed: Tensor | None) -> Tensor:
     if backend.forced() == "reference":
         return reference(z, a, b)
+    if forms.in_float32(z):
+        return _linear(z.float(), a, b, None).to(z.dtype)
     if b is None:
         return real.linear(z, a.to(z.dtype))
     form = forms.chosen_linear(z, a).partition("-")[0]
