@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "halves.h"
+#include "lane_sums.h"
 #include "mean_windows.h"
 #include "simd.h"
 
@@ -172,14 +173,31 @@ CVK_CLONES void mean_of_rows(const wide_t<T>* rows, T* out, int64_t inner, int64
   for (int64_t k = 0; k < inner; ++k) out[k] = sum[k] * share;
 }
 
+// The elements themselves, for add_planes.
+template <class T>
+struct Elements {
+  const T* x;
+
+  template <int L>
+  CVK_INLINE void of(int64_t at, int64_t, vector<wide_t<T>, L>& term) const {
+    load_vector<L>(x + at, term);
+  }
+  CVK_INLINE wide_t<T> one(int64_t at, int64_t) const { return static_cast<wide_t<T>>(x[at]); }
+};
+
 // Planes that are one window each.
 template <class T>
-CVK_CLONES void mean_of_planes(const T* from, T* to, int64_t planes, int64_t area, wide_t<T> share) {
-  for (int64_t p = 0; p < planes; ++p, from += area) {
-    wide_t<T> total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int64_t i = 0; i < area; ++i) total += static_cast<wide_t<T>>(from[i]);
-    to[p] = total * share;
+void mean_of_planes(const T* from, T* to, int64_t planes, int64_t area, wide_t<T> share) {
+  constexpr int64_t TOGETHER = 64;
+  std::vector<wide_t<T>> lanes(TOGETHER * LANES<wide_t<T>>);
+  std::vector<double> sums(TOGETHER);
+  for (int64_t first = 0; first < planes; first += TOGETHER) {
+    const int64_t count = std::min(TOGETHER, planes - first);
+    std::fill(lanes.begin(), lanes.end(), wide_t<T>(0));
+    std::fill(sums.begin(), sums.end(), 0.0);
+    add_planes(Elements<T>{from + first * area}, count, count, area, lanes.data());
+    fold_lanes(lanes.data(), count, sums.data());
+    for (int64_t p = 0; p < count; ++p) to[first + p] = static_cast<wide_t<T>>(sums[p]) * share;
   }
 }
 

@@ -19,24 +19,39 @@ struct Stream {
   uint32_t piece;
 };
 
-// DRAWS words of a round, `MULTIPLY` the lower halves of 64-bit lanes: only those matter, whatever the upper ones hold.
-#define CVK_ROUND(Lanes, COUNT, MULTIPLY)                                                      \
-  typedef uint32_t Words __attribute__((vector_size(4 * COUNT), may_alias, aligned(4)));       \
-  for (uint32_t first = 0; first < 16; first += COUNT) {                                       \
-    Lanes a = Lanes{} + (round * 16 + first), b = Lanes{} + s.piece;                           \
-    for (int lane = 0; lane < COUNT; ++lane) a[lane] += lane;                                  \
-    Lanes c = Lanes{} + (s.task & 0xFFFFFFFF), d = Lanes{} + (s.task >> 32);                   \
-    uint32_t key = static_cast<uint32_t>(s.seed), other = static_cast<uint32_t>(s.seed >> 32); \
-    CVK_UNROLL                                                                                 \
-    for (int i = 0; i < 10; ++i) {                                                             \
-      const Lanes p = MULTIPLY(a, 0xD2511F53), q = MULTIPLY(c, 0xCD9E8D57);                    \
-      a = (q >> 32) ^ b ^ uint64_t{key}, b = q, c = (p >> 32) ^ d ^ uint64_t{other}, d = p;    \
-      key += 0x9E3779B9, other += 0xBB67AE85;                                                  \
-    }                                                                                          \
-    int word = 0;                                                                              \
-    for (const Lanes& x : {a, b, c, d}) {                                                      \
-      *reinterpret_cast<Words*>(to + 16 * word++ + first) = __builtin_convertvector(x, Words); \
-    }                                                                                          \
+// `rounds` times DRAWS words, two vectors of counters at a time, whose products do not wait for each other. MULTIPLY: the
+// lower halves of 64-bit lanes; only those matter, whatever the upper ones hold.
+#define CVK_DRAW(Lanes, COUNT, MULTIPLY)                                                           \
+  typedef uint32_t Words __attribute__((vector_size(4 * COUNT), may_alias, aligned(4)));           \
+  Lanes keys[10], others[10];                                                                      \
+  uint32_t key = static_cast<uint32_t>(s.seed), other = static_cast<uint32_t>(s.seed >> 32);       \
+  for (int i = 0; i < 10; ++i, key += 0x9E3779B9, other += 0xBB67AE85) {                           \
+    keys[i] = Lanes{} + key, others[i] = Lanes{} + other;                                          \
+  }                                                                                                \
+  Lanes lane = {};                                                                                 \
+  for (int i = 0; i < COUNT; ++i) lane[i] = i;                                                     \
+  for (int64_t first = 0; first < 16 * rounds; first += 2 * COUNT) {                               \
+    Lanes a[2], b[2], c[2], d[2];                                                                  \
+    for (int j = 0; j < 2; ++j) {                                                                  \
+      a[j] = lane + static_cast<uint64_t>(first + j * COUNT), b[j] = Lanes{} + s.piece;            \
+      c[j] = Lanes{} + (s.task & 0xFFFFFFFF), d[j] = Lanes{} + (s.task >> 32);                     \
+    }                                                                                              \
+    CVK_UNROLL                                                                                     \
+    for (int i = 0; i < 10; ++i) {                                                                 \
+      CVK_UNROLL                                                                                   \
+      for (int j = 0; j < 2; ++j) {                                                                \
+        const Lanes p = MULTIPLY(a[j], 0xD2511F53), q = MULTIPLY(c[j], 0xCD9E8D57);                \
+        a[j] = (q >> 32) ^ b[j] ^ keys[i], b[j] = q, c[j] = (p >> 32) ^ d[j] ^ others[i], d[j] = p; \
+      }                                                                                            \
+    }                                                                                              \
+    uint32_t* at = to + first / 16 * DRAWS + first % 16;                                           \
+    CVK_UNROLL                                                                                     \
+    for (int j = 0; j < 2; ++j, at += COUNT) {                                                     \
+      int word = 0;                                                                                \
+      for (const Lanes& x : {a[j], b[j], c[j], d[j]}) {                                            \
+        *reinterpret_cast<Words*>(at + 16 * word++) = __builtin_convertvector(x, Words);           \
+      }                                                                                            \
+    }                                                                                              \
   }
 
 #if defined(CVK_TARGETS)
@@ -46,15 +61,11 @@ typedef uint64_t Eight __attribute__((vector_size(64)));
 #define CVK_MULTIPLY_EIGHT(x, by) (Eight) _mm512_maskz_mul_epu32(0xFF, (__m512i)(x), _mm512_set1_epi64(by))
 
 CVK_TARGET_8 void draw_8(uint32_t* to, int64_t rounds, const Stream& s) {
-  for (int64_t round = 0; round < rounds; ++round, to += DRAWS) {
-    CVK_ROUND(Four, 4, CVK_MULTIPLY_FOUR)
-  }
+  CVK_DRAW(Four, 4, CVK_MULTIPLY_FOUR)
 }
 
 CVK_TARGET_16 void draw_16(uint32_t* to, int64_t rounds, const Stream& s) {
-  for (int64_t round = 0; round < rounds; ++round, to += DRAWS) {
-    CVK_ROUND(Eight, 8, CVK_MULTIPLY_EIGHT)
-  }
+  CVK_DRAW(Eight, 8, CVK_MULTIPLY_EIGHT)
 }
 #endif
 
