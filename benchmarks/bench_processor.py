@@ -6,7 +6,7 @@ Under bfloat16 autocast the features come as the encoder leaves them, bfloat16.
 import torch
 
 from . import networks
-from .bench_block import autocast, halved
+from .bench_block import autocast, halved, naive_bfloat16
 from .candidates import DEEP, Candidate, Case, multiplying
 from .inputs import Inputs, kernel, named
 
@@ -60,8 +60,7 @@ def _case(shape, device, dtype, name: str):
         others |= {
             "ours bfloat16": lambda: mine(z.planar, cast=True),
             "ours channels-last bfloat16": lambda: mine(z.channels_last, cast=True),
-            "naive bfloat16": lambda: pairs(cast=True),
-        }
+        } | naive_bfloat16(device, lambda: pairs(cast=True))
     return Case(
         name,
         named(shape),

@@ -11,7 +11,7 @@ from models.lenet import lenet
 from models.resnet import resnet
 
 from . import networks, two_tensor
-from .bench_block import autocast
+from .bench_block import autocast, naive_bfloat16
 from .candidates import WHOLE, Candidate, Case
 from .inputs import Inputs, kernel, named
 
@@ -71,5 +71,6 @@ def _case(shape, device, dtype, name: str):
 
     others = {"real": floor}
     if dtype == torch.float32:
-        others |= {"ours bfloat16": lambda: mine(torch.bfloat16), "naive bfloat16": lambda: pairs(torch.bfloat16)}
+        others |= {"ours bfloat16": lambda: mine(torch.bfloat16)}
+        others |= naive_bfloat16(device, lambda: pairs(torch.bfloat16))
     return Case(name, named(shape), dtype, device, ours=mine(), naive=pairs(), others=others, jumps=True, deep=WHOLE)

@@ -11,17 +11,13 @@
 
 #include <cstdint>
 
-#include "vectors.h"
+#include "product.h"
 
 namespace cvk {
 
 using StoredBFloat16 = torch::headeronly::BFloat16;
 
 constexpr int64_t POINTS = 16;
-constexpr int64_t ROUND = 16;  // rows of channels are held in multiples of the widest vector
-
-inline int64_t rounded_up(int64_t count) { return (count + ROUND - 1) / ROUND * ROUND; }
-
 // The points of one row of channels, `step` apart.
 template <int L>
 CVK_INLINE void store_points(const floats<L>* x, float* to, int64_t step) {
@@ -104,85 +100,6 @@ CVK_INLINE void transform_weight_back(const floats<L>* u, floats<L>* w) {
   for (int i = 0; i < 3; ++i) {
     const floats<L> b = t[4 * i + 1], c = t[4 * i + 2], sum = 0.5F * (b + c);
     w[3 * i] = t[4 * i] + sum, w[3 * i + 1] = 0.5F * (b - c), w[3 * i + 2] = sum + t[4 * i + 3];
-  }
-}
-
-constexpr int64_t PANEL = 32;  // columns that are read together, of any width of vector
-
-// Where column j of a matrix in panels begins; its rows are the panel's width apart.
-CVK_INLINE int64_t panel_at(int64_t j, int64_t rows) { return j / PANEL * PANEL * rows + j % PANEL; }
-CVK_INLINE int64_t panel_width(int64_t j, int64_t columns) {
-  const int64_t left = columns - j / PANEL * PANEL;
-  return left < PANEL ? left : PANEL;
-}
-
-// Operands of out[i][j] (+)= sum over k of a[i][k] b[k][j]: out's rows are dense, a may be turned over, b is in panels
-// (b_row 0) or has dense rows.
-struct Product {
-  const float* a;
-  int64_t a_row, a_column;
-  const float* b;
-  int64_t b_row;
-  float* out;
-  int64_t out_row, inner;
-};
-
-// ROWS x COLUMNS vectors of the result stay in registers through the whole sum.
-template <int L, int ROWS, int COLUMNS, bool ADD>
-CVK_INLINE void multiply_block(const Product& p, int64_t row) {
-  floats<L> sum[ROWS][COLUMNS];
-  float* out = p.out + row * p.out_row;
-  CVK_UNROLL
-  for (int i = 0; i < ROWS; ++i) {
-    CVK_UNROLL
-    for (int j = 0; j < COLUMNS; ++j) {
-      if constexpr (ADD) {
-        load_vector<L>(out + i * p.out_row + j * L, sum[i][j]);
-      } else {
-        sum[i][j] = floats<L>{};
-      }
-    }
-  }
-  const float *a = p.a + row * p.a_row, *b = p.b;
-  for (int64_t k = 0; k < p.inner; ++k) {
-    floats<L> y[COLUMNS];
-    CVK_UNROLL
-    for (int j = 0; j < COLUMNS; ++j) load_vector<L>(b + j * L, y[j]);
-    CVK_UNROLL
-    for (int i = 0; i < ROWS; ++i) {
-      const float x = a[i * p.a_row];
-      CVK_UNROLL
-      for (int j = 0; j < COLUMNS; ++j) sum[i][j] += x * y[j];
-    }
-    a += p.a_column, b += p.b_row;
-  }
-  CVK_UNROLL
-  for (int i = 0; i < ROWS; ++i) {
-    CVK_UNROLL
-    for (int j = 0; j < COLUMNS; ++j) store_vector<L>(out + i * p.out_row + j * L, sum[i][j]);
-  }
-}
-
-template <int L, int COLUMNS, bool ADD>
-CVK_INLINE void multiply_rows(const Product& p, int64_t rows) {
-  constexpr int SIDE = L == 16 ? 8 : 4;  // 16 sums and what they read fit the registers, of which AVX2 has 16
-  int64_t i = 0;
-  for (; i + SIDE <= rows; i += SIDE) multiply_block<L, SIDE, COLUMNS, ADD>(p, i);
-  if (SIDE > 4 && i + 4 <= rows) multiply_block<L, 4, COLUMNS, ADD>(p, i), i += 4;
-  for (; i < rows; ++i) multiply_block<L, 1, COLUMNS, ADD>(p, i);
-}
-
-// columns: a multiple of ROUND
-template <int L, bool ADD>
-CVK_INLINE void multiply(const Product& whole, int64_t rows, int64_t columns) {
-  for (int64_t j = 0; j < columns;) {
-    const bool both = j + 2 * L <= columns;
-    Product p = whole;
-    p.out += j;
-    p.b += whole.b_row ? j : panel_at(j, whole.inner);
-    p.b_row = whole.b_row ? whole.b_row : panel_width(j, columns);
-    both ? multiply_rows<L, 2, ADD>(p, rows) : multiply_rows<L, 1, ADD>(p, rows);
-    j += both ? 2 * L : L;
   }
 }
 

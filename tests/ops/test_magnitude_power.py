@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import cvkernels.functional as F
+from cvkernels.backend import compiled
 from tests.close import as_planar, assert_close
 
-from .harness import COMPLEX, ODD, PLANAR, SIZES
+from .harness import COMPLEX, ODD, PLANAR, SIZES, with_lanes
 
 OP = "magnitude_power"
 
@@ -53,6 +54,31 @@ def test_nothing_to_add_up(backend, size):
 def test_half_precision_is_summed_in_float32():
     out = F.magnitude_power(torch.full((4, 2, 1, 64, 64), 60.0, dtype=torch.float16))  # 65504 ends float16
     assert out.dtype == torch.float32 and out.item() == 4 * 2 * 64 * 64 * 3600
+
+
+LANES = """
+import torch
+from cvkernels.functional import magnitude_power
+for dtype in (torch.float32, torch.float64, torch.bfloat16):
+    for size in ((5, 2, 3, 8, 8), (3, 2, 4, 7, 7), (9, 2, 2, 3, 1), (2, 2, 3, 9, 11)):
+        z = torch.randn(size).to(dtype)
+        got, want = magnitude_power(z), z.double().square().transpose(1, 2).transpose(0, 1).flatten(1).sum(1)
+        assert ((got - want).abs() / want).max() < (1e-12 if dtype == torch.float64 else 1e-5), (dtype, size)
+        x = z[:, 0].contiguous()
+        mean, rstd = torch.ops.cvkernels.real_batch_norm_relu_forward(
+            x, None, None, None, None, None, None, True, 0.1, 0.0
+        )[1:]
+        rows = x.double().transpose(0, 1).flatten(1)
+        assert (mean - rows.mean(1)).abs().max() < (1e-12 if dtype == torch.float64 else 1e-5)
+        assert (rstd * rows.std(1, correction=0) - 1).abs().max() < (1e-12 if dtype == torch.float64 else 1e-5)
+print("done")
+"""
+
+
+@pytest.mark.skipif(not compiled, reason="nothing compiled")
+@pytest.mark.parametrize("lanes", ["4", "8", "16"])
+def test_each_width_of_vector_and_the_moments_with_it(lanes):
+    assert with_lanes(LANES, lanes) == "done"
 
 
 def test_differentiable_twice_and_in_every_transform(backend):

@@ -7,9 +7,10 @@ four      four, A and B on re and im                                four product
 batch     one, [A; B] on ``[2N, C, H, W]``; real weights: A alone   four products (real weights: two)
 winograd  3x3 with stride 1, on a CPU: a kernel of ours              4/3 products (real weights: 8/9), as gauss
 turned    linear: A on ``[2N, I]`` and B on i times that, added up   four products; no weight copied; by default only
+product   linear in float32, on a CPU: a kernel of ours              three products, as gauss; by default only
 ========  ========================================================  ==================================================
 
-All but the last are torch's real convolution or linear map. ``-last`` after their names: features are brought to
+All but winograd and product are torch's real convolution or linear map. ``-last`` after their names: features are brought to
 channels-last first, and what comes out back again. Channels-last features are computed so under any form.
 """
 
@@ -35,6 +36,7 @@ def _products() -> tuple[torch.dtype, ...]:
 
 
 PRODUCTS = _products()  # of half precision, those that oneDNN has more than a plain loop for on this processor
+FEW = 16  # samples below which a linear map reads its weights more than it multiplies them
 _asked: str | None = None
 
 
@@ -77,13 +79,15 @@ def chosen(z: Tensor, weight: Tensor, is_complex: bool, winograd: bool = False) 
     return form if is_complex else f"batch{'-last' if form.endswith('-last') else ''}"
 
 
-def chosen_linear(z: Tensor, weight: Tensor) -> str:
-    """The same of a linear map. On a CPU ``turned``: gauss, four, block over it, forward and with backward, two threads
+def chosen_linear(z: Tensor, weight: Tensor, product: bool) -> str:
+    """The same of a linear map; ``product``: whether that can be had. On a CPU else ``turned``: gauss, four, block over it, forward and with backward, two threads
     (Intel Xeon, AVX-512, AMX). float32 128x400x120: 1.1, 1.1; 1.1, 1.2; 1.3, 1.0. 64x512x512: 1.3, 1.2; 1.3,
     1.4; 2.0, 1.5. 256x1024x1024: 1.0, 0.9; 1.2, 1.1; 1.5, 1.3. One sample, 512x512: 3.1, 1.8; 1.7, 1.8; 13, 3.1.
     bfloat16 64x512x512: 1.4, 1.5; 1.3, 1.5; 1.8, 1.3. 32x4096x4096: 1.9, 1.9; 1.4, 2.2; 7.2, 3.7.
     """
-    return "turned" if _asked in (None, "winograd") and z.device.type == "cpu" else chosen(z, weight, True)
+    if _asked not in (None, "winograd") or z.device.type != "cpu":
+        return chosen(z, weight, True)
+    return "product" if product and z.shape[0] >= FEW else "turned"
 
 
 def _filtered(z: Tensor, weight: Tensor, is_complex: bool) -> bool:
