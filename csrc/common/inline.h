@@ -9,3 +9,10 @@
 #else
 #define CVK_INLINE inline
 #endif
+
+// A loop's body as a lambda, which does not take the target of the function that it stands in.
+#if defined(__GNUC__) || defined(__clang__)
+#define CVK_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define CVK_INLINE_LAMBDA
+#endif

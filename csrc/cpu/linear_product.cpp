@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "lanes.h"
@@ -16,10 +17,10 @@
 namespace cvk {
 namespace {
 
-constexpr int64_t DEPTH = 256;      // terms of a sum that are done in one go: a panel of them fits the first-level cache
-constexpr int64_t ROWS = 256;       // of a task
-constexpr int64_t SIDE = 32;        // rows whose sums re + im are made at a time
-constexpr int64_t WIDE = 2 * PANEL;  // columns of a task where there are many
+constexpr int64_t DEPTH = 256;  // terms of a sum that are done in one go: their panel fits the first-level cache
+constexpr int64_t DEPTH_STEP = DEPTH + 16;  // from row to row of a side: not a power of two, which would share one set
+constexpr int64_t ROWS = 256;               // of a task
+constexpr int64_t SIDE = 48;                // rows that are copied at a time
 
 // A matrix in its two parts, of any strides; `sign` of the imaginary one.
 struct Operand {
@@ -31,8 +32,8 @@ struct Operand {
 struct Work {
   Operand p, q;
   float *re, *im;
-  int64_t out_row, wide, rows_of_tasks;
-  int64_t columns_of_tasks() const { return (q.columns + wide - 1) / wide; }
+  int64_t out_row, wide;  // columns of a task
+  int64_t tasks_across() const { return (q.columns + wide - 1) / wide; }
 };
 
 // The three matrices that are multiplied: the parts and their sum.
@@ -44,118 +45,131 @@ CVK_INLINE void put(const Three& to, int64_t at, float re, float im) {
   to.re[at] = re, to.im[at] = im, to.sum[at] = re + im;
 }
 
-// Rows first .. + depth and `count` columns from `left` of q into panels, zeros up to the next multiple of ROUND.
+// Rows first .. + depth and `count` columns from `left` of q into panels of 2 L columns, zeros where the last is wider.
+template <int L>
 CVK_INLINE void pack(const Operand& q, int64_t first, int64_t depth, int64_t left, int64_t count, const Three& to) {
-  const int64_t all = rounded_up(count);
-  for (int64_t j = 0; j < all; j += PANEL) {
-    const int64_t width = panel_width(j, all), given = std::min(width, count - j), at = panel_at(j, depth);
+  constexpr int64_t WIDTH = 2 * L;
+  for (int64_t j = 0; j < count; j += WIDTH) {
+    const int64_t given = std::min(WIDTH, count - j);
     const float* re = q.re + first * q.row + (left + j) * q.column;
     const float* im = q.im + first * q.row + (left + j) * q.column;
-    const Three panel{to.re + at, to.im + at, to.sum + at};
+    const Three panel{to.re + j * depth, to.im + j * depth, to.sum + j * depth};
     int64_t done = 0;  // columns
 #if defined(CVK_SHUFFLE)
     if (q.row == 1) {  // squares of four, turned over
-      using L = LanesOf<4>;
+      using Four = LanesOf<4>;
       for (; done + 4 <= given; done += 4) {
         int64_t k = 0;
         for (; k + 4 <= depth; k += 4) {
-          L::vector x[4], y[4];
+          Four::vector x[4], y[4];
           for (int i = 0; i < 4; ++i) {
-            x[i] = load<L>(re + (done + i) * q.column + k);
-            y[i] = load<L>(im + (done + i) * q.column + k) * q.sign;
+            x[i] = load<Four>(re + (done + i) * q.column + k);
+            y[i] = load<Four>(im + (done + i) * q.column + k) * q.sign;
           }
-          turn_over<L>(x), turn_over<L>(y);
+          turn_over<Four>(x), turn_over<Four>(y);
           for (int i = 0; i < 4; ++i) {
-            const int64_t place = (k + i) * width + done;
-            store<L>(panel.re + place, x[i]), store<L>(panel.im + place, y[i]), store<L>(panel.sum + place, x[i] + y[i]);
+            const int64_t at = (k + i) * WIDTH + done;
+            store<Four>(panel.re + at, x[i]), store<Four>(panel.im + at, y[i]);
+            store<Four>(panel.sum + at, x[i] + y[i]);
           }
         }
         for (; k < depth; ++k) {
           for (int64_t i = done; i < done + 4; ++i) {
-            put(panel, k * width + i, re[i * q.column + k], im[i * q.column + k] * q.sign);
+            put(panel, k * WIDTH + i, re[i * q.column + k], im[i * q.column + k] * q.sign);
           }
         }
       }
     }
 #endif
-    for (int64_t k = 0; k < depth; ++k) {
-      const float *x = re + k * q.row, *y = im + k * q.row;
-      if (q.column == 1) {
-        CVK_SIMD
-        for (int64_t i = done; i < given; ++i) put(panel, k * width + i, x[i], y[i] * q.sign);
-      } else {
-        for (int64_t i = done; i < given; ++i) {
-          put(panel, k * width + i, x[i * q.column], y[i * q.column] * q.sign);
+    if (q.column == 1 && given == WIDTH) {
+      for (int64_t k = 0; k < depth; ++k) {
+        CVK_UNROLL
+        for (int64_t i = 0; i < WIDTH; i += L) {
+          floats<L> x, y;
+          load_vector<L>(re + k * q.row + i, x), load_vector<L>(im + k * q.row + i, y);
+          y *= q.sign;
+          const int64_t at = k * WIDTH + i;
+          store_vector<L>(panel.re + at, x), store_vector<L>(panel.im + at, y), store_vector<L>(panel.sum + at, x + y);
         }
       }
-      for (int64_t i = given; i < width; ++i) put(panel, k * width + i, 0.0F, 0.0F);
+      continue;
+    }
+    for (int64_t k = 0; k < depth && done < WIDTH; ++k) {
+      for (int64_t i = done; i < given; ++i) {
+        const int64_t from = k * q.row + i * q.column;
+        put(panel, k * WIDTH + i, re[from], im[from] * q.sign);
+      }
+      for (int64_t i = given; i < WIDTH; ++i) put(panel, k * WIDTH + i, 0.0F, 0.0F);
     }
   }
 }
 
-// The sums of the parts of `rows` rows of p and `depth` columns, and the parts themselves where their rows are not
-// dense: in the order that p has, rows DEPTH apart or columns SIDE.
+// `rows` rows and `depth` columns of p and of the sums of its parts, in the order that p has: rows DEPTH_STEP apart, or
+// columns SIDE.
+template <int L>
 CVK_INLINE void copy_side(const Operand& p, int64_t top, int64_t rows, int64_t first, int64_t depth, const Three& to) {
   const bool dense = p.column == 1;
-  const int64_t outer = dense ? rows : depth, inner = dense ? depth : rows;
-  const int64_t step = dense ? p.row : p.column, within = dense ? p.column : p.row, width = dense ? DEPTH : SIDE;
+  const int64_t outer = dense ? rows : depth, inner = dense ? depth : rows, width = dense ? DEPTH_STEP : SIDE;
+  const int64_t step = dense ? p.row : p.column, within = dense ? p.column : p.row;
   for (int64_t i = 0; i < outer; ++i) {
     const int64_t from = top * p.row + first * p.column + i * step;
     const float *re = p.re + from, *im = p.im + from;
-    float* sum = to.sum + i * width;
-    if (dense) {
-      CVK_SIMD
-      for (int64_t k = 0; k < inner; ++k) sum[k] = re[k] + im[k];
-    } else if (within == 1) {
-      CVK_SIMD
-      for (int64_t k = 0; k < inner; ++k) put(to, i * width + k, re[k], im[k]);
-    } else {
-      for (int64_t k = 0; k < inner; ++k) put(to, i * width + k, re[k * within], im[k * within]);
+    int64_t k = 0;
+    if (within == 1) {
+      for (; k + L <= inner; k += L) {
+        floats<L> x, y;
+        load_vector<L>(re + k, x), load_vector<L>(im + k, y);
+        const int64_t at = i * width + k;
+        store_vector<L>(to.re + at, x), store_vector<L>(to.im + at, y), store_vector<L>(to.sum + at, x + y);
+      }
     }
+    for (; k < inner; ++k) put(to, i * width + k, re[k * within], im[k * within]);
   }
 }
 
-// results: three matrices of ROWS x wide
+// results: three matrices of rows w.wide apart
 template <int L, bool ADD>
 CVK_INLINE void multiply_three(const Work& w, const Three& panels, const Three& side, const Three& results, int64_t top,
                                int64_t rows, int64_t first, int64_t depth, int64_t columns) {
-  const Operand& p = w.p;
+  const bool dense = w.p.column == 1;
+  const int64_t row = dense ? DEPTH_STEP : 1, column = dense ? 1 : SIDE;
   for (int64_t i = 0; i < rows; i += SIDE) {
     const int64_t here = std::min(SIDE, rows - i);
-    copy_side(p, top + i, here, first, depth, side);
-    const bool dense = p.column == 1;
-    const int64_t row = dense ? DEPTH : 1, column = dense ? 1 : SIDE;
-    const int64_t from = (top + i) * p.row + first, out = i * w.wide;
-    if (dense) {
-      multiply<L, ADD>({p.re + from, p.row, 1, panels.re, 0, results.re + out, w.wide, depth}, here, columns);
-      multiply<L, ADD>({p.im + from, p.row, 1, panels.im, 0, results.im + out, w.wide, depth}, here, columns);
-    } else {
-      multiply<L, ADD>({side.re, row, column, panels.re, 0, results.re + out, w.wide, depth}, here, columns);
-      multiply<L, ADD>({side.im, row, column, panels.im, 0, results.im + out, w.wide, depth}, here, columns);
+    copy_side<L>(w.p, top + i, here, first, depth, side);
+    for (int64_t j = 0; j < columns; j += 2 * L) {
+      const int64_t panel = j * depth, out = i * w.wide + j;
+      const auto one = [&](const float* a, const float* b, float* to) CVK_INLINE_LAMBDA {
+        multiply<L, ADD>({a, row, column, b + panel, 2 * L, to + out, w.wide, depth}, here, 2 * L);
+      };
+      one(side.re, panels.re, results.re);
+      one(side.im, panels.im, results.im);
+      one(side.sum, panels.sum, results.sum);
     }
-    multiply<L, ADD>({side.sum, row, column, panels.sum, 0, results.sum + out, w.wide, depth}, here, columns);
   }
 }
 
 template <int L>
 CVK_INLINE void tasks(const Work& w, int64_t begin, int64_t end) {
-  const auto three = [](std::vector<float>& room, int64_t size) {
-    room.resize(static_cast<size_t>(3 * size));
-    return Three{room.data(), room.data() + size, room.data() + 2 * size};
+  const int64_t deepest = std::min(DEPTH, w.q.rows), tallest = std::min(ROWS, w.p.rows);
+  const int64_t of_panels = deepest * w.wide, of_results = tallest * w.wide;
+  const int64_t of_side = w.p.column == 1 ? std::min(SIDE, tallest) * DEPTH_STEP : deepest * SIDE;
+  const std::unique_ptr<float[]> room(new float[static_cast<size_t>(3 * (of_panels + of_side + of_results))]);
+  float* free = room.get();
+  const auto three = [&](int64_t size) {
+    free += 3 * size;
+    return Three{free - 3 * size, free - 2 * size, free - size};
   };
-  std::vector<float> of_panels, of_side, of_results;
-  const Three panels = three(of_panels, DEPTH * w.wide), side = three(of_side, SIDE * DEPTH);
-  const Three results = three(of_results, std::min(w.rows_of_tasks, w.p.rows) * w.wide);
+  const Three panels = three(of_panels), side = three(of_side), results = three(of_results);
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t left = task % w.columns_of_tasks() * w.wide, count = std::min(w.wide, w.q.columns - left);
-    const int64_t top = task / w.columns_of_tasks() * w.rows_of_tasks;
-    const int64_t rows = std::min(w.rows_of_tasks, w.p.rows - top), columns = rounded_up(count);
+    const int64_t left = task % w.tasks_across() * w.wide, count = std::min(w.wide, w.q.columns - left);
+    const int64_t top = task / w.tasks_across() * ROWS;
+    const int64_t rows = std::min(ROWS, w.p.rows - top);
     const int64_t parts = std::max<int64_t>(1, (w.q.rows + DEPTH - 1) / DEPTH);
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t first = w.q.rows * part / parts, depth = w.q.rows * (part + 1) / parts - first;
-      pack(w.q, first, depth, left, count, panels);
-      part ? multiply_three<L, true>(w, panels, side, results, top, rows, first, depth, columns)
-           : multiply_three<L, false>(w, panels, side, results, top, rows, first, depth, columns);
+      pack<L>(w.q, first, depth, left, count, panels);
+      part ? multiply_three<L, true>(w, panels, side, results, top, rows, first, depth, count)
+           : multiply_three<L, false>(w, panels, side, results, top, rows, first, depth, count);
     }
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t from = i * w.wide, to = (top + i) * w.out_row + left;
@@ -210,8 +224,8 @@ Tensor product(Tensor p_re, Tensor p_im, Tensor q_re, Tensor q_im, bool conjugat
   Tensor out = torch::stable::new_empty(p_re, stacked ? std::vector<int64_t>{2, m, n} : std::vector<int64_t>{m, 2, n});
   if (out.numel() == 0) return out;
   w.re = data<float>(out), w.im = w.re + (stacked ? m * n : n), w.out_row = stacked ? n : 2 * n;
-  w.wide = n >= 4 * WIDE ? WIDE : PANEL, w.rows_of_tasks = ROWS;
-  const int64_t count = w.columns_of_tasks() * ((m + ROWS - 1) / ROWS);
+  w.wide = n >= 256 ? 64 : 32;
+  const int64_t count = w.tasks_across() * ((m + ROWS - 1) / ROWS);
   const int64_t work = std::min(m, ROWS) * w.wide * std::max<int64_t>(1, w.q.rows) / 16;  // a vector of products a step
   torch::stable::parallel_for(0, count, std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, work)),
                               [&](int64_t begin, int64_t end) { run(w, begin, end); });
@@ -221,4 +235,4 @@ Tensor product(Tensor p_re, Tensor p_im, Tensor q_re, Tensor q_im, bool conjugat
 }  // namespace
 }  // namespace cvk
 
-STABLE_TORCH_LIBRARY_IMPL(cvkernels, CPU, m) { m.impl("linear_product", TORCH_BOX(&cvk::product)); }
+STABLE_TORCH_LIBRARY_IMPL(cvkernels, CPU, m) { m.impl("linear_product_forward", TORCH_BOX(&cvk::product)); }

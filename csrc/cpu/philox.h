@@ -19,39 +19,39 @@ struct Stream {
   uint32_t piece;
 };
 
-// `rounds` times DRAWS words, two vectors of counters at a time, whose products do not wait for each other. MULTIPLY: the
-// lower halves of 64-bit lanes; only those matter, whatever the upper ones hold.
-#define CVK_DRAW(Lanes, COUNT, MULTIPLY)                                                           \
-  typedef uint32_t Words __attribute__((vector_size(4 * COUNT), may_alias, aligned(4)));           \
-  Lanes keys[10], others[10];                                                                      \
-  uint32_t key = static_cast<uint32_t>(s.seed), other = static_cast<uint32_t>(s.seed >> 32);       \
-  for (int i = 0; i < 10; ++i, key += 0x9E3779B9, other += 0xBB67AE85) {                           \
-    keys[i] = Lanes{} + key, others[i] = Lanes{} + other;                                          \
-  }                                                                                                \
-  Lanes lane = {};                                                                                 \
-  for (int i = 0; i < COUNT; ++i) lane[i] = i;                                                     \
-  for (int64_t first = 0; first < 16 * rounds; first += 2 * COUNT) {                               \
-    Lanes a[2], b[2], c[2], d[2];                                                                  \
-    for (int j = 0; j < 2; ++j) {                                                                  \
-      a[j] = lane + static_cast<uint64_t>(first + j * COUNT), b[j] = Lanes{} + s.piece;            \
-      c[j] = Lanes{} + (s.task & 0xFFFFFFFF), d[j] = Lanes{} + (s.task >> 32);                     \
-    }                                                                                              \
-    CVK_UNROLL                                                                                     \
-    for (int i = 0; i < 10; ++i) {                                                                 \
-      CVK_UNROLL                                                                                   \
-      for (int j = 0; j < 2; ++j) {                                                                \
-        const Lanes p = MULTIPLY(a[j], 0xD2511F53), q = MULTIPLY(c[j], 0xCD9E8D57);                \
+// `rounds` times DRAWS words, two vectors of counters at a time, whose products do not wait for each other. MULTIPLY:
+// the lower halves of 64-bit lanes; only those matter, whatever the upper ones hold.
+#define CVK_DRAW(Lanes, COUNT, MULTIPLY)                                                            \
+  typedef uint32_t Words __attribute__((vector_size(4 * COUNT), may_alias, aligned(4)));            \
+  Lanes keys[10], others[10];                                                                       \
+  uint32_t key = static_cast<uint32_t>(s.seed), other = static_cast<uint32_t>(s.seed >> 32);        \
+  for (int i = 0; i < 10; ++i, key += 0x9E3779B9, other += 0xBB67AE85) {                            \
+    keys[i] = Lanes{} + key, others[i] = Lanes{} + other;                                           \
+  }                                                                                                 \
+  Lanes lane = {};                                                                                  \
+  for (int i = 0; i < COUNT; ++i) lane[i] = i;                                                      \
+  for (int64_t first = 0; first < 16 * rounds; first += 2 * COUNT) {                                \
+    Lanes a[2], b[2], c[2], d[2];                                                                   \
+    for (int j = 0; j < 2; ++j) {                                                                   \
+      a[j] = lane + static_cast<uint64_t>(first + j * COUNT), b[j] = Lanes{} + s.piece;             \
+      c[j] = Lanes{} + (s.task & 0xFFFFFFFF), d[j] = Lanes{} + (s.task >> 32);                      \
+    }                                                                                               \
+    CVK_UNROLL                                                                                      \
+    for (int i = 0; i < 10; ++i) {                                                                  \
+      CVK_UNROLL                                                                                    \
+      for (int j = 0; j < 2; ++j) {                                                                 \
+        const Lanes p = MULTIPLY(a[j], 0xD2511F53), q = MULTIPLY(c[j], 0xCD9E8D57);                 \
         a[j] = (q >> 32) ^ b[j] ^ keys[i], b[j] = q, c[j] = (p >> 32) ^ d[j] ^ others[i], d[j] = p; \
-      }                                                                                            \
-    }                                                                                              \
-    uint32_t* at = to + first / 16 * DRAWS + first % 16;                                           \
-    CVK_UNROLL                                                                                     \
-    for (int j = 0; j < 2; ++j, at += COUNT) {                                                     \
-      int word = 0;                                                                                \
-      for (const Lanes& x : {a[j], b[j], c[j], d[j]}) {                                            \
-        *reinterpret_cast<Words*>(at + 16 * word++) = __builtin_convertvector(x, Words);           \
-      }                                                                                            \
-    }                                                                                              \
+      }                                                                                             \
+    }                                                                                               \
+    uint32_t* at = to + first / 16 * DRAWS + first % 16;                                            \
+    CVK_UNROLL                                                                                      \
+    for (int j = 0; j < 2; ++j, at += COUNT) {                                                      \
+      int word = 0;                                                                                 \
+      for (const Lanes& x : {a[j], b[j], c[j], d[j]}) {                                             \
+        *reinterpret_cast<Words*>(at + 16 * word++) = __builtin_convertvector(x, Words);            \
+      }                                                                                             \
+    }                                                                                               \
   }
 
 #if defined(CVK_TARGETS)
@@ -60,9 +60,7 @@ typedef uint64_t Eight __attribute__((vector_size(64)));
 #define CVK_MULTIPLY_FOUR(x, by) (Four) _mm256_mul_epu32((__m256i)(x), _mm256_set1_epi64x(by))
 #define CVK_MULTIPLY_EIGHT(x, by) (Eight) _mm512_maskz_mul_epu32(0xFF, (__m512i)(x), _mm512_set1_epi64(by))
 
-CVK_TARGET_8 void draw_8(uint32_t* to, int64_t rounds, const Stream& s) {
-  CVK_DRAW(Four, 4, CVK_MULTIPLY_FOUR)
-}
+CVK_TARGET_8 void draw_8(uint32_t* to, int64_t rounds, const Stream& s){CVK_DRAW(Four, 4, CVK_MULTIPLY_FOUR)}
 
 CVK_TARGET_16 void draw_16(uint32_t* to, int64_t rounds, const Stream& s) {
   CVK_DRAW(Eight, 8, CVK_MULTIPLY_EIGHT)

@@ -9,13 +9,6 @@
 #include "simd.h"
 #include "stored.h"
 
-// A SIMD clone whose loop body is a call of a lambda that was compiled without it is no SIMD clone.
-#if defined(__GNUC__) || defined(__clang__)
-#define CVK_INLINE_LAMBDA __attribute__((always_inline))
-#else
-#define CVK_INLINE_LAMBDA
-#endif
-
 namespace cvk {
 namespace {
 

@@ -69,10 +69,12 @@ CVK_INLINE void multiply_block(const Product& p, int64_t row) {
 
 template <int L, int COLUMNS, bool ADD>
 CVK_INLINE void multiply_rows(const Product& p, int64_t rows) {
-  constexpr int SIDE = L == 16 ? 8 : 4;  // 16 sums and what they read fit the registers, of which AVX2 has 16
+  // 16 sums and what they read fit the registers of AVX-512, 12 those of others; 8 would wait for each other. Of 8 rows
+  // that are left two blocks of 4 are better than 6 and 2.
+  constexpr int SIDE = L == 16 ? 8 : 6;
   int64_t i = 0;
-  for (; i + SIDE <= rows; i += SIDE) multiply_block<L, SIDE, COLUMNS, ADD>(p, i);
-  if (SIDE > 4 && i + 4 <= rows) multiply_block<L, 4, COLUMNS, ADD>(p, i), i += 4;
+  for (; i + SIDE <= rows && (SIDE == 8 || rows - i != 8); i += SIDE) multiply_block<L, SIDE, COLUMNS, ADD>(p, i);
+  for (; i + 4 <= rows; i += 4) multiply_block<L, 4, COLUMNS, ADD>(p, i);
   for (; i < rows; ++i) multiply_block<L, 1, COLUMNS, ADD>(p, i);
 }
 

@@ -31,7 +31,7 @@ class Products(TorchDispatchMode):
         self.seen = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if any(word in func.name() for word in ("convolution", "mm", "conv_winograd")):
+        if any(word in func.name() for word in ("convolution", "mm", "conv_winograd", "linear_product")):
             self.seen.append((func.name(), {x.dtype for x in args if isinstance(x, torch.Tensor)}))
         return func(*args, **(kwargs or {}))
 

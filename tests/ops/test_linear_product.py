@@ -37,7 +37,7 @@ def drawn(rows, columns, turned):
 
 
 def product(p, q, conjugate=False, stacked=False):
-    return torch.ops.cvkernels.linear_product(*p, *q, conjugate, stacked)
+    return torch.ops.cvkernels.linear_product_forward(*p, *q, conjugate, stacked)
 
 
 @shapes
@@ -76,7 +76,7 @@ import torch, cvkernels.functional
 for m, k, n in ((37, 41, 19), (5, 300, 70)):
     p, q = torch.randn(2, m, k), torch.randn(2, n, k).transpose(1, 2)
     for a in (p, p.transpose(1, 2).contiguous().transpose(1, 2)):
-        got = torch.complex(*torch.ops.cvkernels.linear_product(*a, *q, False, True))
+        got = torch.complex(*torch.ops.cvkernels.linear_product_forward(*a, *q, False, True))
         want = torch.complex(*p.double()) @ torch.complex(*q.double())
         assert (got - want).abs().max() < 1e-5 * k ** 0.5 * 4
 print("done")
@@ -157,7 +157,7 @@ def test_differentiated_twice_as_the_reference():
 
 def test_operator_compiles():
     p, q = drawn(20, 9, False), drawn(9, 7, True)
-    torch.library.opcheck(torch.ops.cvkernels.linear_product.default, (*p, *q, True, False))
+    torch.library.opcheck(torch.ops.cvkernels.linear_product_forward.default, (*p, *q, True, False))
     z, a, b = torch.randn(20, 2, 9, requires_grad=True), torch.randn(7, 9), torch.randn(7, 9)
     whole = torch.compile(lambda z, a, b: F.linear(z, (a, b)), fullgraph=True, backend="aot_eager")
     assert same(whole(z, a, b), F.linear(z, (a, b)))

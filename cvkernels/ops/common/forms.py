@@ -10,8 +10,8 @@ turned    linear: A on ``[2N, I]`` and B on i times that, added up   four produc
 product   linear in float32, on a CPU: a kernel of ours              three products, as gauss; by default only
 ========  ========================================================  ==================================================
 
-All but winograd and product are torch's real convolution or linear map. ``-last`` after their names: features are brought to
-channels-last first, and what comes out back again. Channels-last features are computed so under any form.
+All but winograd and product are torch's real convolution or linear map. ``-last`` after their names: features are
+brought to channels-last first, and what comes out back again. Channels-last features are computed so under any form.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ def _products() -> tuple[torch.dtype, ...]:
 
 
 PRODUCTS = _products()  # of half precision, those that oneDNN has more than a plain loop for on this processor
-FEW = 16  # samples below which a linear map reads its weights more than it multiplies them
+FEW = 4  # samples below which a linear map reads its weights more than it multiplies them
 _asked: str | None = None
 
 
@@ -80,10 +80,14 @@ def chosen(z: Tensor, weight: Tensor, is_complex: bool, winograd: bool = False) 
 
 
 def chosen_linear(z: Tensor, weight: Tensor, product: bool) -> str:
-    """The same of a linear map; ``product``: whether that can be had. On a CPU else ``turned``: gauss, four, block over it, forward and with backward, two threads
-    (Intel Xeon, AVX-512, AMX). float32 128x400x120: 1.1, 1.1; 1.1, 1.2; 1.3, 1.0. 64x512x512: 1.3, 1.2; 1.3,
+    """The same of a linear map; ``product``: whether that can be had. On a CPU else ``turned``: gauss, four, block over
+    it, forward and with backward, two threads (Intel Xeon, AVX-512, AMX). float32 128x400x120: 1.1, 1.1; 1.1, 1.2; 1.3, 1.0. 64x512x512: 1.3, 1.2; 1.3,
     1.4; 2.0, 1.5. 256x1024x1024: 1.0, 0.9; 1.2, 1.1; 1.5, 1.3. One sample, 512x512: 3.1, 1.8; 1.7, 1.8; 13, 3.1.
     bfloat16 64x512x512: 1.4, 1.5; 1.3, 1.5; 1.8, 1.3. 32x4096x4096: 1.9, 1.9; 1.4, 2.2; 7.2, 3.7.
+
+    Turned over product (AMD EPYC, AVX2, float32, three runs): 128x400x120 1.2 to 1.3, 1.2 to 1.3; 64x512x512 1.25 to
+    1.4, 1.2 to 1.3; 256x1024x1024 1.3 to 1.4, 1.2 to 1.6; 32x4096x4096 1.7 to 2.0, 1.2 to 1.3; 4 samples, 512x512, 1.2,
+    1.2; one 0.8, 0.8.
     """
     if _asked not in (None, "winograd") or z.device.type != "cpu":
         return chosen(z, weight, True)

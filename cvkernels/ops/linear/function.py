@@ -83,7 +83,7 @@ def _turned(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _product(p, q, conjugate: bool, stacked: bool) -> Tensor:
-    return torch.ops.cvkernels.linear_product.default(*p, *q, conjugate, stacked)
+    return torch.ops.cvkernels.linear_product_forward.default(*p, *q, conjugate, stacked)
 
 
 class _Linear(torch.autograd.Function):
@@ -125,7 +125,7 @@ class _Linear(torch.autograd.Function):
 
 if backend.compiled:
 
-    @torch.library.register_fake("cvkernels::linear_product")
+    @torch.library.register_fake("cvkernels::linear_product_forward")
     def _(p_re, p_im, q_re, q_im, conjugate, stacked):
         m, n = p_re.shape[0], q_re.shape[1]
         return p_re.new_empty((2, m, n) if stacked else (m, 2, n))
