@@ -81,9 +81,10 @@ def chosen(z: Tensor, weight: Tensor, is_complex: bool, winograd: bool = False) 
 
 def chosen_linear(z: Tensor, weight: Tensor, product: bool) -> str:
     """The same of a linear map; ``product``: whether that can be had. On a CPU else ``turned``: gauss, four, block over
-    it, forward and with backward, two threads (Intel Xeon, AVX-512, AMX). float32 128x400x120: 1.1, 1.1; 1.1, 1.2; 1.3, 1.0. 64x512x512: 1.3, 1.2; 1.3,
-    1.4; 2.0, 1.5. 256x1024x1024: 1.0, 0.9; 1.2, 1.1; 1.5, 1.3. One sample, 512x512: 3.1, 1.8; 1.7, 1.8; 13, 3.1.
-    bfloat16 64x512x512: 1.4, 1.5; 1.3, 1.5; 1.8, 1.3. 32x4096x4096: 1.9, 1.9; 1.4, 2.2; 7.2, 3.7.
+    it, forward and with backward, two threads (Intel Xeon, AVX-512, AMX). float32 128x400x120: 1.1, 1.1; 1.1, 1.2; 1.3,
+    1.0. 64x512x512: 1.3, 1.2; 1.3, 1.4; 2.0, 1.5. 256x1024x1024: 1.0, 0.9; 1.2, 1.1; 1.5, 1.3. One sample, 512x512:
+    3.1, 1.8; 1.7, 1.8; 13, 3.1. bfloat16 64x512x512: 1.4, 1.5; 1.3, 1.5; 1.8, 1.3. 32x4096x4096: 1.9, 1.9; 1.4, 2.2;
+    7.2, 3.7.
 
     Turned over product (AMD EPYC, AVX2, float32, three runs): 128x400x120 1.2 to 1.3, 1.2 to 1.3; 64x512x512 1.25 to
     1.4, 1.2 to 1.3; 256x1024x1024 1.3 to 1.4, 1.2 to 1.6; 32x4096x4096 1.7 to 2.0, 1.2 to 1.3; 4 samples, 512x512, 1.2,
