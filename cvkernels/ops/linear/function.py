@@ -52,7 +52,8 @@ def _linear(z: Tensor, a: Tensor, b: Tensor | None, packed: Tensor | None) -> Te
         return _linear(z.float(), a, b, None).to(z.dtype)
     if b is None:
         return real.linear(z, a.to(z.dtype))
-    form = forms.chosen_linear(z, a, backend.choose(PRODUCT, z) == "cpu").partition("-")[0]
+    own = z.device.type == "cpu" and z.dtype in PRODUCT.cpu and backend.choose(PRODUCT, z) == "cpu"
+    form = forms.chosen_linear(z, a, own).partition("-")[0]
     if form in ("turned", "product"):
         a, b = a.to(z.dtype), b.to(z.dtype)
         if mapped() or forward_ad._current_level >= 0 or form == "turned" and torch.compiler.is_compiling():
