@@ -258,6 +258,8 @@ def train(model, side, settings, seed, log, run=None, how=USUAL, watch=None, sta
             if chief:
                 run.checkpoint(trainer.tensors(), **trainer.facts())
     model.load_state_dict(trainer.kept[1])
+    # as one that is read from disk: torch's convolutions round another layout's weights differently (AVX2, 1e-7)
+    model.encoder.to(memory_format=torch.contiguous_format)
     return trainer.kept[0]
 
 
