@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import cvkernels.functional as F
 from cvkernels import use_backend
+from cvkernels.backend import compiled
 from cvkernels.ops.common import forms
 from cvkernels.ops.conv2d.function import conv2d_norm_relu
 from tests.close import assert_close
@@ -96,5 +97,5 @@ def test_inference_with_its_relu(case, half, parts):
         y, done = conv2d_norm_relu(z, weight, scale, None, 1.0, **kwargs)
         wide = run(z.double(), [x.double() for x in w], kwargs)
         want = F.magnitude_relu(wide * scale.double()[:, None, None], 1.0) if done else wide
-    assert done or parts == 2
+    assert done or parts == 2 or not compiled
     assert_close(y, want, half)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import cvkernels.functional as F
 from cvkernels import use_backend, use_conv_form
@@ -11,6 +10,7 @@ from cvkernels.ops.common import forms
 from tests.close import assert_close
 
 from .harness import same, with_lanes
+from .suite import Recorder
 
 pytestmark = pytest.mark.skipif(not compiled, reason="nothing compiled")
 
@@ -97,21 +97,11 @@ def test_what_it_refuses():
         product((x, x.t().contiguous().t()), (x.t(), x.t()))
 
 
-class Seen(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.name())
-        return func(*args, **(kwargs or {}))
-
-
 def run(z, a, b):
-    with Seen() as seen:
+    with Recorder() as seen:
         y = F.linear(z, (a, b))
         grads = torch.autograd.grad(y.square().sum(), (z, a, b))
-    return y, grads, sum("linear_product" in name for name in seen.names)
+    return y, grads, sum("linear_product" in op.name() for op, _, _ in seen.calls)
 
 
 @pytest.mark.parametrize(
@@ -138,9 +128,9 @@ def test_where_a_linear_map_is_it_and_its_gradients(samples, dtype, products):
 
 def test_only_the_gradients_that_are_wanted():
     z, a, b = torch.randn(20, 2, 9), torch.randn(7, 9, requires_grad=True), torch.randn(7, 9)
-    with Seen() as seen:
+    with Recorder() as seen:
         F.linear(z, (a, b)).sum().backward()
-    assert sum("linear_product" in name for name in seen.names) == 2 and a.grad is not None and b.grad is None
+    assert sum("linear_product" in op.name() for op, _, _ in seen.calls) == 2 and a.grad is not None and b.grad is None
 
 
 def test_differentiated_twice_as_the_reference():
