@@ -1,4 +1,5 @@
-"""Metadata and the compiled half: `cvkernels._C` (operators, LibTorch stable ABI) and `cvkernels._build` (pybind11).
+"""Metadata and the compiled half: `cvkernels._C` (operators, LibTorch stable ABI), `cvkernels._build` (pybind11) and
+`cvkernels._autograd` (the nodes of autograd's graph: of this torch alone, and not needed with another one).
 
 CVKERNELS_CUDA=auto|0|1    auto: CUDA kernels where nvcc fits torch's CUDA, else CPU only and one line that says so
 TORCH_CUDA_ARCH_LIST       architectures; else the visible GPU's, else the release list
@@ -110,6 +111,7 @@ def extensions():
 
     flags = [
         "-O3",
+        "-g0",  # Python's own flags ask for debugging information: half as long again to compile, ten times the size
         "-fvisibility=hidden",
         "-fno-math-errno",
         "-fno-trapping-math",
@@ -146,10 +148,16 @@ def extensions():
     build = cpp_extension.CppExtension(
         "cvkernels._build",
         ["csrc/build.cpp"],
-        extra_compile_args={"cxx": ["-O2"]},
+        extra_compile_args={"cxx": ["-O2", "-g0"]},
         define_macros=[(k, '"' + v.replace('"', "") + '"') for k, v in facts.items()],
     )
-    return [operators, build]
+    autograd = cpp_extension.CppExtension(
+        "cvkernels._autograd",
+        ["csrc/autograd.cpp"],
+        extra_compile_args={"cxx": ["-O1", "-g0", "-fvisibility=hidden"]},
+        define_macros=[("CVK_TORCH", f'"{torch.__version__}"')],
+    )
+    return [operators, build, autograd]
 
 
 def memory_gib():

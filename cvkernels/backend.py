@@ -4,6 +4,7 @@ Backends: ``reference`` (plain PyTorch, everywhere), ``cpu`` and ``cuda`` (the c
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import os
@@ -40,6 +41,18 @@ def build_facts():
 
 _NO_LIBRARY = _load_library()
 compiled = _NO_LIBRARY is None
+
+
+@functools.cache
+def nodes():
+    """`cvkernels._autograd`, or None: it fits the torch that it was built with and no other."""
+    facts = build_facts()
+    if not compiled or facts is None or facts.torch != torch.__version__:
+        return None
+    try:
+        return importlib.import_module("cvkernels._autograd")
+    except ImportError:
+        return None
 
 
 def interpreting() -> bool:

@@ -7,7 +7,7 @@ from torch.nn import functional as real
 
 from ... import backend
 from ...planar import dense, enter, is_channels_last, laid_out, leave, resized
-from ..common.autograd import applied
+from ..common.autograd import applied, fused
 
 # torch's kernel on a CPU goes from element to element: 2x2 takes 3 to 6 times as long (Intel Xeon, AVX-512)
 OP = backend.op("avg_pool2d", cpu=(*backend.FLOATS, torch.bfloat16), otherwise="torch")
@@ -29,7 +29,7 @@ def avg_pool2d(
     if _ours(OP, z):
         window = _pair(kernel_size), _pair(stride), _pair(padding), ceil_mode, count_include_pad, divisor_override or 0
         if _fits(z, *window[:3], divisor_override):
-            return leave(applied(_AvgPool2d, z)(dense(z), *window), was_complex)
+            return leave(applied(_AvgPool2d, z)(dense(z), *window, "cpu"), was_complex)
     y = _torchs(z, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     return leave(laid_out(y, z), was_complex)
 
@@ -47,7 +47,7 @@ def adaptive_avg_pool2d(z: Tensor, output_size) -> Tensor:
     if _ours(ADAPTIVE, z):
         size = [output_size, output_size] if type(output_size) is int else _sides(output_size, z.shape[3:])
         if len(size) == 2 and type(size[0]) is type(size[1]) is int and min(size) > 0:
-            return leave(applied(_AdaptiveAvgPool2d, z)(dense(z), size), was_complex)
+            return leave(applied(_AdaptiveAvgPool2d, z)(dense(z), size, "cpu"), was_complex)
     y = real.adaptive_avg_pool2d(z.flatten(1, 2), output_size).unflatten(1, (2, -1))
     return leave(laid_out(y, z), was_complex)
 
@@ -88,53 +88,43 @@ def _torchs(z, *window):
     return real.avg_pool2d(z.flatten(1, 2), *window).unflatten(1, (2, -1))
 
 
-def _gradient(grad: Tensor, last: bool) -> Tensor:
-    if not last:
-        return dense(grad)
-    return grad if is_channels_last(grad) else grad.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
-
-
+@fused("avg_pool2d")
 class _AvgPool2d(torch.autograd.Function):
     @staticmethod
-    def forward(z, *window):
-        return torch.ops.cvkernels.avg_pool2d_forward.default(z, *window)
+    def forward(z, *window_and_backend):
+        return torch.ops.cvkernels.avg_pool2d_forward.default(z, *window_and_backend[:-1])
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        z, *ctx.window = inputs
-        ctx.size, ctx.last = z.shape, is_channels_last(z)
+    def kept(inputs, output, wanted):
+        z, kernel, stride, padding, _, count_padding, divisor, _ = inputs
+        return list(z.shape[3:]), kernel, stride, padding, count_padding, divisor, is_channels_last(z)
 
     @staticmethod
-    def backward(ctx, grad):
-        kernel, stride, padding, ceil_mode, count_padding, divisor = ctx.window
-        none = (None,) * 6
-        if torch.is_grad_enabled():  # what a double backward differentiates: torch's own
-            like = grad.new_empty(ctx.size).flatten(1, 2)
-            back = torch.ops.aten.avg_pool2d_backward.default
-            flat = back(grad.flatten(1, 2), like, kernel, stride, padding, ceil_mode, count_padding, divisor or None)
-            return flat.unflatten(1, (2, -1)), *none
-        window = kernel, stride, padding, count_padding, divisor, ctx.last
-        run = torch.ops.cvkernels.avg_pool2d_backward.default
-        return run(_gradient(grad, ctx.last), list(ctx.size[3:]), *window), *none
+    def again(grad, size, kernel, stride, padding, count_padding, divisor, last):
+        like = grad.new_empty(*grad.shape[:3], *size).flatten(1, 2)
+        floor = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True)]
+        ceil_mode = list(grad.shape[3:]) != floor
+        back = torch.ops.aten.avg_pool2d_backward.default
+        flat = back(grad.flatten(1, 2), like, kernel, stride, padding, ceil_mode, count_padding, divisor or None)
+        return (flat.unflatten(1, (2, -1)),)
 
 
+@fused("adaptive_avg_pool2d")
 class _AdaptiveAvgPool2d(torch.autograd.Function):
     @staticmethod
-    def forward(z, size):
+    def forward(z, size, _):
         return torch.ops.cvkernels.adaptive_avg_pool2d_forward.default(z, size)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.size, ctx.last = inputs[0].shape, is_channels_last(inputs[0])
+    def kept(inputs, output, wanted):
+        z = inputs[0]
+        return list(z.shape[3:]), is_channels_last(z)
 
     @staticmethod
-    def backward(ctx, grad):
-        if torch.is_grad_enabled():
-            back = torch.ops.aten._adaptive_avg_pool2d_backward.default
-            flat = back(grad.flatten(1, 2), grad.new_empty(ctx.size).flatten(1, 2))
-            return flat.unflatten(1, (2, -1)), None
-        run = torch.ops.cvkernels.adaptive_avg_pool2d_backward.default
-        return run(_gradient(grad, ctx.last), list(ctx.size[3:]), ctx.last), None
+    def again(grad, size, last):
+        like = grad.new_empty(*grad.shape[:3], *size).flatten(1, 2)
+        flat = torch.ops.aten._adaptive_avg_pool2d_backward.default(grad.flatten(1, 2), like)
+        return (flat.unflatten(1, (2, -1)),)
 
 
 if backend.compiled:

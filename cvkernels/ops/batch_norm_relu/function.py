@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from ... import backend, check
-from ...planar import dense, enter, leave, like
+from ...planar import dense, enter, leave
 from ..common.autocast import matched
-from ..common.autograd import applied, once
+from ..common.autograd import applied, fused
 from ..common.power import readable
 from .reference import batch_norm_relu as reference
 
@@ -84,30 +84,16 @@ def _as(residual: Tensor, z: Tensor) -> Tensor:
     return residual.permute(order).contiguous().permute(back)
 
 
+@fused("batch_norm_relu", order=(0, 2, 1))
 class _BatchNormReLU(torch.autograd.Function):
     @staticmethod
     def forward(z, weight, residual, y, rstd, training, c, chosen):
         return y.detach()
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        z, weight, residual, _, rstd, *ctx.settings = inputs
-        ctx.save_for_backward(output, z if weight is not None else None, weight, residual, rstd)
-
-    @staticmethod
-    @once("batch_norm_relu")
-    def backward(ctx, grad):
-        y, z, weight, residual, rstd = ctx.saved_tensors
-        training, c, chosen = ctx.settings
-        run = backend.operators(chosen).batch_norm_relu_backward.default
-        grads = run(like(grad, y), y, z, weight, residual, rstd, training, c)
-        needs_z, needs_weight, needs_residual = ctx.needs_input_grad[:3]
-        return (
-            grads[0] if needs_z else None,
-            grads[2] if needs_weight else None,
-            grads[1] if needs_residual else None,
-            *(None,) * 5,
-        )
+    def kept(inputs, output, wanted):
+        z, weight, residual, _, rstd, training, c, _ = inputs
+        return output, None if weight is None else z, weight, residual, rstd, training, c
 
 
 if backend.compiled:

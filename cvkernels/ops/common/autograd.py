@@ -1,10 +1,13 @@
 """What every autograd Function of the house shares."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+from ... import backend
 
 
 class _Refuse(torch.autograd.Function):
@@ -26,14 +29,85 @@ class _Refuse(torch.autograd.Function):
         )
 
 
-_DIRECT: dict[type, type] = {}
+def _refusing(name: str, grads: tuple, inputs: tuple) -> tuple:
+    """``grads``, which refuse to be differentiated where one of ``inputs`` can be asked for."""
+    if not any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+        return grads
+    # the inputs ride along, or autograd would take the detached gradients for constants and return zeros
+    return _Refuse.apply(name, *grads, *inputs)[: len(grads)]
+
+
+def fused(name: str, order: tuple[int, ...] = (0,), backward: str = ""):
+    """For the Function of an operation with one operator each way: it says what its backward operator takes, and gets
+    ``setup_context`` and ``backward`` from here.
+
+    Args:
+        name: the operation's.   backward: the operator; by default ``<name>_backward``.
+        order: for each differentiable input (they stand first) which result of that operator is its gradient.
+    Of the class:
+        ``forward(*inputs)``: the last input is the backend. What comes out beside the first result is not
+        differentiable, and there for the backward pass alone.
+        ``kept(inputs, output, wanted)``: what the operator takes after the gradient; ``wanted``: for each
+        differentiable input, whether its gradient is.
+        ``again(grad, *kept)``: the gradients in torch's own operations, for a double backward; without it that refuses.
+    """
+    operator = backward or f"{name}_backward"
+
+    def completed(cls):
+        kept, again = cls.kept, getattr(cls, "again", None)
+
+        def setup_context(ctx, inputs, output):
+            result = output
+            if isinstance(output, tuple):
+                ctx.mark_non_differentiable(*output[1:])
+                result = output[0]
+            arguments = kept(inputs, output, ctx.needs_input_grad)
+            ctx.strides, ctx.chosen = result.stride(), inputs[-1]
+            # None stands where a tensor does: those autograd keeps
+            ctx.plain = [None if isinstance(x, Tensor) else x for x in arguments]
+            ctx.save_for_backward(*[x if isinstance(x, Tensor) else None for x in arguments])
+
+        def backward_of(ctx, grad, *_):
+            arguments = [x if t is None else t for x, t in zip(ctx.plain, ctx.saved_tensors, strict=True)]
+            run = differentiably if torch.is_grad_enabled() else once_only
+            grads = run(ctx.chosen, ctx.strides, grad, *arguments)
+            needs = ctx.needs_input_grad
+            given = [grads[k] if needs[i] else None for i, k in enumerate(order)]
+            return *given, *[None] * (len(needs) - len(order))
+
+        def once_only(chosen, strides, grad, *arguments):
+            grads = getattr(backend.operators(chosen), operator).default(_in_strides(grad, strides), *arguments)
+            return (grads,) if isinstance(grads, Tensor) else grads
+
+        def differentiably(chosen, strides, grad, *arguments):
+            if again is not None:
+                return again(_in_strides(grad, strides), *arguments)
+            with torch.no_grad():
+                grads = once_only(chosen, strides, grad, *arguments)
+            return _refusing(name, grads, tuple(x for x in (*arguments, grad) if isinstance(x, Tensor)))
+
+        cls.setup_context, cls.backward = staticmethod(setup_context), staticmethod(backward_of)
+        cls.operator, cls.order, cls.differentiably = operator, order, staticmethod(differentiably)
+        return cls
+
+    return completed
+
+
+def _in_strides(grad: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """The kernels walk the gradient as they walk what came out."""
+    if grad.stride() == strides:
+        return grad
+    return torch.empty_strided(grad.shape, strides, dtype=grad.dtype, device=grad.device).copy_(grad)
+
+
+_SHORT: dict[type, Callable] = {}
 
 
 def applied(function, *tensors: Tensor | None):
     """What to call in place of ``function.apply`` where no functorch transform needs it: the forward if no gradient of
-    ``tensors`` is recorded; else, outside torch.compile, a Function without ``setup_context``, whose way is shorter.
+    ``tensors`` is recorded; else, outside torch.compile, a shorter way to the same node of the graph.
     After a kernel that went through the second-level cache Python starts cold, and each line not run and each tensor
-    not made counts four times: magnitude_relu forward and backward then took 380 us, and 346 since (one core).
+    not made counts several times.
     """
     compiling = torch.compiler.is_compiling()
     if not compiling and torch._C._are_functorch_transforms_active():
@@ -47,21 +121,25 @@ def applied(function, *tensors: Tensor | None):
             return function.forward
     if compiling:
         return function.apply
-    direct = _DIRECT.get(function)
-    if direct is None:
-        direct = _DIRECT[function] = _direct(function)
-    return direct.apply
+    short = _SHORT.get(function)
+    if short is None:
+        short = _SHORT[function] = _short(function).apply
+    return short
 
 
-def _direct(function) -> type:
-    """The same Function without ``setup_context``. Where the second of its outputs is ``kept`` for the backward alone,
-    None comes out in its place."""
-    forward, setup_context, kept = function.forward, function.setup_context, getattr(function, "kept", False)
+def _short(function):
+    """A node in C++ for an operation with one operator each way, where that was built for this torch; else the same
+    Function without ``setup_context``. What is ``kept`` for the backward alone comes out as None of both."""
+    of_one_operator, nodes = hasattr(function, "operator"), backend.nodes()
+    if of_one_operator and nodes is not None:
+        parts = function.forward, function.kept, function.differentiably
+        return nodes.Operation(function.operator, function.order, *parts)
+    forward, setup_context = function.forward, function.setup_context
 
     def both(ctx, *args):
         out = forward(*args)
         setup_context(ctx, args, out)
-        return (out[0], None) if kept else out
+        return (out[0], *(None,) * (len(out) - 1)) if of_one_operator and isinstance(out, tuple) else out
 
     return type(
         function.__name__,
@@ -85,17 +163,8 @@ def once(name: str):
                 return backward(ctx, *grads)
             with torch.no_grad():
                 out = backward(ctx, *grads)
-            inputs = (*ctx.saved_tensors, *grads)
-            if not any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
-                return out
-            # the inputs ride along, or autograd would take the detached gradients for constants and return zeros
-            return _Refuse.apply(name, *out, *inputs)[: len(out)]
+            return _refusing(name, out, (*ctx.saved_tensors, *grads))
 
         return refusing
 
     return named
-
-
-def wanted(grad: Tensor | None, flag: bool) -> Tensor | None:
-    """A gradient nobody asked for is None; the operators return it as a tensor of no elements."""
-    return grad if flag else None

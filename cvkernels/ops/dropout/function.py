@@ -7,7 +7,7 @@ from torch.nn import functional as real
 
 from ... import backend
 from ...planar import dense, enter, laid_out, leave
-from ..common.autograd import applied
+from ..common.autograd import applied, fused
 
 # A mask that is drawn where it is used, from a seed: torch's own is written, read and kept (10 times as long).
 OP = backend.op("dropout", cpu=(*backend.FLOATS, torch.bfloat16), otherwise="torch")
@@ -32,7 +32,7 @@ def dropout(z: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     seed = torch.randint(2**63 - 1, (1,))
     z = dense(z)
     if forward_ad._current_level < 0:
-        y = applied(_Dropout, z)(z, seed, float(p))
+        y = applied(_Dropout, z)(z, seed, float(p), "cpu")
     else:  # a tangent goes through torch's product
         y = z * torch.ops.cvkernels.dropout_forward.default(torch.ones_like(z), seed, float(p))
     return leave(y, was_complex)
@@ -57,30 +57,26 @@ def _masked(z: Tensor, p: float, positions: tuple) -> Tensor:
     return laid_out(z * real.dropout(mask, p, True), z)
 
 
+@fused("dropout", backward="dropout_forward")
 class _Dropout(torch.autograd.Function):
     @staticmethod
-    def forward(z, seed, p):
-        return torch.ops.cvkernels.dropout_forward.default(z, seed, p)
+    def forward(z, seed, p, chosen):
+        return backend.operators(chosen).dropout_forward.default(z, seed, p)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        z, seed, ctx.p = inputs
-        ctx.strides = z.stride()
-        ctx.save_for_backward(seed)
+    def kept(inputs, output, wanted):
+        return inputs[1:3]
 
     @staticmethod
-    def backward(ctx, grad):
-        (seed,) = ctx.saved_tensors
-        if grad.stride() != ctx.strides:  # the mask is the layout's
-            grad = torch.empty_strided(grad.shape, ctx.strides, dtype=grad.dtype).copy_(grad)
-        run = _Dropout.apply if torch.is_grad_enabled() else _Dropout.forward
-        return run(grad, seed, ctx.p), None, None
+    def again(grad, seed, p):
+        return (_Dropout.apply(grad, seed, p, "cpu"),)
 
     @staticmethod
-    def vmap(info, in_dims, z, seed, p):
+    def vmap(info, in_dims, z, seed, *settings):
         each = lambda x, axis, i: x if axis is None else x.select(axis, i)  # noqa: E731
         found = [
-            _Dropout.apply(dense(each(z, in_dims[0], i)), each(seed, in_dims[1], i), p) for i in range(info.batch_size)
+            _Dropout.apply(dense(each(z, in_dims[0], i)), each(seed, in_dims[1], i), *settings)
+            for i in range(info.batch_size)
         ]
         return torch.stack(found), 0
 

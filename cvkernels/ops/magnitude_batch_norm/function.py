@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from ... import backend, check
-from ...planar import dense, enter, leave, like
-from ..common.autograd import applied, once, wanted
+from ...planar import dense, enter, leave
+from ..common.autograd import applied, fused
 from ..common.power import readable
 from .reference import magnitude_batch_norm as reference
 
@@ -55,23 +55,16 @@ def magnitude_batch_norm(
     return leave(attach(z, weight, y, rstd, settings[1] or running_power is None, chosen), was_complex)
 
 
+@fused("magnitude_batch_norm", order=(0, 1))
 class _MagnitudeBatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(z, weight, y, rstd, training, chosen):
         return y.detach()
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        z, weight, _, rstd, ctx.training, ctx.chosen = inputs
-        ctx.save_for_backward(z, weight, rstd)
-
-    @staticmethod
-    @once("magnitude_batch_norm")
-    def backward(ctx, grad):
-        z, weight, rstd = ctx.saved_tensors
-        run = backend.operators(ctx.chosen).magnitude_batch_norm_backward.default
-        grads = run(like(grad, z), z, weight, rstd, ctx.training)
-        return *map(wanted, grads, ctx.needs_input_grad), None, None, None, None
+    def kept(inputs, output, wanted):
+        z, weight, _, rstd, training, _ = inputs
+        return z, weight, rstd, training
 
 
 if backend.compiled:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, leave, resized
-from ..common.autograd import applied, once
+from ..common.autograd import applied, fused
 from .reference import magnitude_max_pool2d as reference
 from .reference import output_size
 
@@ -92,26 +92,16 @@ def _flat(index, W, kernel, step, pad, spread):
     return flat.masked_fill(k == NOTHING, -1)
 
 
+@fused("magnitude_max_pool2d")
 class _MagnitudeMaxPool2d(torch.autograd.Function):
-    kept = True  # the index
-
     @staticmethod
     def forward(z, kernel, step, pad, spread, ceil_mode, chosen):
         return backend.operators(chosen).magnitude_max_pool2d_forward.default(z, kernel, step, pad, spread, ceil_mode)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        z, *window, _, ctx.chosen = inputs
-        ctx.settings = list(z.shape[3:]), *window
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(output[1])
-
-    @staticmethod
-    @once("magnitude_max_pool2d")
-    def backward(ctx, grad, _):
-        (index,) = ctx.saved_tensors
-        run = backend.operators(ctx.chosen).magnitude_max_pool2d_backward.default
-        return run(dense(grad), index, *ctx.settings), None, None, None, None, None, None
+    def kept(inputs, output, wanted):
+        z, *window, _, _ = inputs
+        return output[1], list(z.shape[3:]), *window
 
 
 if backend.compiled:

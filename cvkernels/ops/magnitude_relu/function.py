@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from ... import backend, check
-from ...planar import dense, enter, laid_out, leave, like
-from ..common.autograd import applied, once
+from ...planar import dense, enter, laid_out, leave
+from ..common.autograd import applied, fused
 from .reference import REDUCTIONS
 from .reference import magnitude_relu as reference
 
@@ -54,26 +54,16 @@ def _run(z, *settings):
     return applied(_MagnitudeReLU, z)(z, *settings)[0]
 
 
+@fused("magnitude_relu")
 class _MagnitudeReLU(torch.autograd.Function):
-    kept = True  # the mean
-
     @staticmethod
     def forward(z, c, reduce, detach_modulus, chosen):
         return backend.operators(chosen).magnitude_relu_forward.default(z, c, reduce)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        z, *ctx.settings = inputs
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(z, output[1])
-
-    @staticmethod
-    @once("magnitude_relu")
-    def backward(ctx, grad, _):
-        z, mean = ctx.saved_tensors
-        c, reduce, detach_modulus, chosen = ctx.settings
-        run = backend.operators(chosen).magnitude_relu_backward.default
-        return run(like(grad, z), z, mean, c, reduce, detach_modulus), None, None, None, None
+    def kept(inputs, output, wanted):
+        z, c, reduce, detach_modulus, _ = inputs
+        return z, output[1], c, reduce, detach_modulus
 
 
 if backend.compiled:

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from ... import backend, check
-from ...planar import like
-from ..common.autograd import applied, once, wanted
+from ..common.autograd import applied, fused
 from .reference import real_batch_norm_relu as reference
 
 OP = backend.op(
@@ -89,26 +88,16 @@ def _as(residual: Tensor, x: Tensor) -> Tensor:
     return residual.contiguous() if x.is_contiguous() else residual.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
+@fused("real_batch_norm_relu", order=(0, 2, 3, 1))
 class _RealBatchNormReLU(torch.autograd.Function):
     @staticmethod
     def forward(x, weight, bias, residual, y, mean, rstd, training, chosen):
         return y.detach()
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, weight, _, residual, _, mean, rstd, *ctx.settings = inputs
-        ctx.save_for_backward(output, x, weight, mean, rstd)
-        ctx.has_residual = residual is not None
-
-    @staticmethod
-    @once("real_batch_norm_relu")
-    def backward(ctx, grad):
-        y, x, weight, mean, rstd = ctx.saved_tensors
-        training, chosen = ctx.settings
-        run = backend.operators(chosen).real_batch_norm_relu_backward.default
-        of_x, of_residual, of_weight, of_bias = run(like(grad, y), y, x, weight, mean, rstd, training, ctx.has_residual)
-        grads = (of_x, of_weight, of_bias, of_residual)
-        return *map(wanted, grads, ctx.needs_input_grad), None, None, None, None, None
+    def kept(inputs, output, wanted):
+        x, weight, _, residual, _, mean, rstd, training, _ = inputs
+        return output, x, weight, mean, rstd, training, residual is not None
 
 
 if backend.compiled:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import is_channels_last, like
-from ..common.autograd import applied, wanted
+from ..common.autograd import applied, fused
 from .reference import rotate as reference
 
 OP = backend.op(
@@ -52,40 +52,25 @@ def _channels_last(a: Tensor) -> bool:
     return a.ndim == 4 and a.is_contiguous(memory_format=torch.channels_last)
 
 
+@fused("rotate", order=(0, 1, 2))
 class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(a, b, theta, chosen):
         return backend.operators(chosen).rotate_forward.default(a, like(b, a), theta.contiguous())
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        _, _, theta, ctx.chosen = inputs
-        ctx.save_for_backward(theta, output if ctx.needs_input_grad[2] else None)
+    def kept(inputs, output, wanted):
+        return output if wanted[2] else None, inputs[2].contiguous()
 
     @staticmethod
-    def backward(ctx, grad):
-        theta, out = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            grads = _differentiable(grad, out, theta)
-        else:
-            grad = grad if out is None else like(grad, out)
-            grads = backend.operators(ctx.chosen).rotate_backward.default(_dense(grad), out, theta.contiguous())
-        return *map(wanted, grads, ctx.needs_input_grad), None
-
-
-def _dense(grad: Tensor) -> Tensor:
-    return grad if grad.is_contiguous() or is_channels_last(grad) else grad.contiguous()
-
-
-def _differentiable(grad, out, theta):
-    """The gradient in plain torch: what a double backward differentiates."""
-    re, im = grad.unbind(1)
-    t = theta.view(-1, *(1,) * (re.ndim - 1))
-    cos, sin = t.cos().to(grad.dtype), t.sin().to(grad.dtype)
-    turn = None
-    if out is not None:
-        turn = (im * out[:, 0] - re * out[:, 1]).flatten(1).to(theta.dtype).sum(1)
-    return re * cos + im * sin, im * cos - re * sin, turn
+    def again(grad, out, theta):
+        re, im = grad.unbind(1)
+        t = theta.view(-1, *(1,) * (re.ndim - 1))
+        cos, sin = t.cos().to(grad.dtype), t.sin().to(grad.dtype)
+        turn = None
+        if out is not None:
+            turn = (im * out[:, 0] - re * out[:, 1]).flatten(1).to(theta.dtype).sum(1)
+        return re * cos + im * sin, im * cos - re * sin, turn
 
 
 if backend.compiled:

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from ... import backend, check
-from ...planar import dense, enter, leave, like
-from ..common.autograd import applied, wanted
+from ...planar import dense, enter, leave
+from ..common.autograd import applied, fused
 from .reference import rotate_phase as reference
 
 OP = backend.op(
@@ -38,36 +38,25 @@ def rotate_phase(z: Tensor, theta: Tensor) -> Tensor:
     return leave(y, was_complex)
 
 
+@fused("rotate_phase", order=(0, 1))
 class _RotatePhase(torch.autograd.Function):
     @staticmethod
     def forward(z, theta, chosen):
         return backend.operators(chosen).rotate_phase_forward.default(z, theta.contiguous())
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        _, theta, ctx.chosen = inputs
-        ctx.save_for_backward(theta, output if ctx.needs_input_grad[1] else None)
+    def kept(inputs, output, wanted):
+        return output if wanted[1] else None, inputs[1].contiguous()
 
     @staticmethod
-    def backward(ctx, grad):
-        theta, out = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            grads = _differentiable(grad, out, theta)
-        else:
-            grad = dense(grad) if out is None else like(grad, out)
-            grads = backend.operators(ctx.chosen).rotate_phase_backward.default(grad, out, theta.contiguous())
-        return *map(wanted, grads, ctx.needs_input_grad), None
-
-
-def _differentiable(grad, out, theta):
-    """The gradient in plain torch: what a double backward differentiates."""
-    re, im = grad.unbind(1)
-    t = theta.view(-1, *(1,) * (re.ndim - 1))
-    cos, sin = t.cos().to(grad.dtype), t.sin().to(grad.dtype)
-    turn = None
-    if out is not None:
-        turn = (im * out[:, 0] - re * out[:, 1]).flatten(1).to(theta.dtype).sum(1)
-    return torch.stack((re * cos + im * sin, im * cos - re * sin), 1), turn
+    def again(grad, out, theta):
+        re, im = grad.unbind(1)
+        t = theta.view(-1, *(1,) * (re.ndim - 1))
+        cos, sin = t.cos().to(grad.dtype), t.sin().to(grad.dtype)
+        turn = None
+        if out is not None:
+            turn = (im * out[:, 0] - re * out[:, 1]).flatten(1).to(theta.dtype).sum(1)
+        return torch.stack((re * cos + im * sin, im * cos - re * sin), 1), turn
 
 
 if backend.compiled:

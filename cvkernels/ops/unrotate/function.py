@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, is_channels_last
-from ..common.autograd import applied, wanted
+from ..common.autograd import applied, fused
 from .reference import unrotate as reference
 
 OP = backend.op(
@@ -40,44 +40,30 @@ def unrotate(h: Tensor, theta: Tensor) -> Tensor:
     return run(dense(h), theta, chosen)
 
 
+@fused("unrotate", order=(0, 1))
 class _Unrotate(torch.autograd.Function):
     @staticmethod
     def forward(h, theta, chosen):
         return backend.operators(chosen).unrotate_forward.default(h, theta.contiguous())
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        h, theta, ctx.chosen = inputs
-        ctx.last = is_channels_last(h)
-        ctx.save_for_backward(theta, h if ctx.needs_input_grad[1] else None)
+    def kept(inputs, output, wanted):
+        h, theta, _ = inputs
+        if wanted[1] and output.is_contiguous():  # an interleaved feature has a contiguous reading
+            h = h.contiguous()
+        return h if wanted[1] else None, theta.contiguous()
 
     @staticmethod
-    def backward(ctx, grad):
-        theta, h = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            grads = _differentiable(grad, h, theta)
-        else:
-            if ctx.last:
-                grad = grad.movedim(theta.ndim, -1).contiguous().movedim(-1, theta.ndim)
-            else:
-                grad = grad.contiguous()
-            if h is not None and grad.is_contiguous():
-                h = h.contiguous()
-            grads = backend.operators(ctx.chosen).unrotate_backward.default(grad, h, theta.contiguous())
-        return *map(wanted, grads, ctx.needs_input_grad), None
-
-
-def _differentiable(grad, h, theta):
-    """The gradient in plain torch: what a double backward differentiates."""
-    k = theta.ndim - 1
-    t = theta.view(*theta.shape, *(1,) * (grad.ndim - theta.ndim))
-    cos, sin = t.cos().to(grad.dtype), t.sin().to(grad.dtype)
-    parts = torch.stack([(grad * s).sum(1) if k else grad * s for s in (cos, sin)], 1)
-    turn = None
-    if h is not None:
-        re, im = (p.unsqueeze(1) if k else p for p in h.unbind(1))
-        turn = (grad * (im * cos - re * sin)).flatten(theta.ndim).to(theta.dtype).sum(-1)
-    return parts, turn
+    def again(grad, h, theta):
+        k = theta.ndim - 1
+        t = theta.view(*theta.shape, *(1,) * (grad.ndim - theta.ndim))
+        cos, sin = t.cos().to(grad.dtype), t.sin().to(grad.dtype)
+        parts = torch.stack([(grad * s).sum(1) if k else grad * s for s in (cos, sin)], 1)
+        turn = None
+        if h is not None:
+            re, im = (p.unsqueeze(1) if k else p for p in h.unbind(1))
+            turn = (grad * (im * cos - re * sin)).flatten(theta.ndim).to(theta.dtype).sum(-1)
+        return parts, turn
 
 
 if backend.compiled:

@@ -1,0 +1,206 @@
+// cvkernels._autograd: the node that a kernel leaves in autograd's graph, without a line of Python in the backward pass.
+//
+// An autograd.Function of cvkernels/ops is the definition; this runs it where no transform is under way, and calls its
+// backward operator with no interpreter in between. It knows no operation: what is kept, and for which operator, its
+// Function says. LibTorch's stable ABI has no autograd, so this is bound to the torch that it was built with; with
+// another one cvkernels does not load it, and the Function itself runs.
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace py = pybind11;
+using at::Tensor;
+using c10::IValue;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+namespace {
+
+// One Function. Made once and never freed: nodes of a graph point to it, and may outlive the module.
+struct Operation {
+  std::string name;           // of the backward operator, without its namespace
+  std::vector<size_t> order;  // for each differentiable input, the first ones, which result of the backward it gets
+  py::function forward, kept, differentiably;
+  std::optional<c10::OperatorHandle> handles[2];
+
+  const c10::OperatorHandle& backward(bool triton) {
+    auto& handle = handles[triton];
+    if (!handle) {
+      const std::string space = triton ? "cvkernels_triton::" : "cvkernels::";
+      handle = c10::Dispatcher::singleton().findSchemaOrThrow((space + name).c_str(), "");
+    }
+    return *handle;
+  }
+};
+
+const Tensor& tensor_of(PyObject* object) { return THPVariable_Unpack(object); }
+
+py::object object_of(const Tensor& t) { return py::reinterpret_steal<py::object>(THPVariable_Wrap(t)); }
+
+IValue constant(PyObject* object, const c10::Type& type) {
+  IValue value;
+  switch (type.kind()) {
+    case c10::TypeKind::FloatType:
+      value = PyFloat_AsDouble(object);
+      break;
+    case c10::TypeKind::BoolType:
+      value = PyObject_IsTrue(object) == 1;
+      break;
+    case c10::TypeKind::IntType:
+      value = static_cast<int64_t>(PyLong_AsLongLong(object));
+      break;
+    case c10::TypeKind::ListType: {
+      c10::List<int64_t> list;
+      for (py::handle item : py::reinterpret_borrow<py::sequence>(object)) list.push_back(PyLong_AsLongLong(item.ptr()));
+      value = list;
+      break;
+    }
+    default:
+      throw py::type_error("cvkernels: an argument of type " + type.str() + " has no place in a node");
+  }
+  if (PyErr_Occurred()) throw py::error_already_set();
+  return value;
+}
+
+py::object object_of(const IValue& v) {
+  if (v.isNone()) return py::none();
+  if (v.isDouble()) return py::float_(v.toDouble());
+  if (v.isBool()) return py::bool_(v.toBool());
+  if (v.isInt()) return py::int_(v.toInt());
+  py::list list;
+  for (const int64_t item : v.toIntList()) list.append(item);
+  return list;
+}
+
+// What a node has beside the tensors that autograd saves for it.
+struct Kept : torch::CustomClassHolder {
+  Operation* operation;
+  bool triton;
+  std::vector<size_t> results;         // for each input of the node, which result of the backward operator it gets
+  std::vector<IValue> arguments;       // after the gradient; None where a tensor stands
+  std::vector<size_t> places;          // where those tensors stand
+  c10::SmallVector<int64_t, 6> strides;  // of what came out
+};
+
+struct Node : torch::autograd::Function<Node> {
+  static Tensor forward(AutogradContext* ctx, at::TensorList, const Tensor* out, variable_list* saved,
+                        c10::intrusive_ptr<Kept>* kept) {
+    ctx->save_for_backward(std::move(*saved));
+    ctx->saved_data["kept"] = IValue::make_capsule(std::move(*kept));
+    return *out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto capsule = ctx->saved_data["kept"].toCapsule();
+    const auto& kept = static_cast<const Kept&>(*capsule);
+    torch::jit::Stack stack;
+    stack.reserve(kept.arguments.size() + 1);
+    stack.emplace_back(in_strides(grads[0], kept.strides));
+    stack.insert(stack.end(), kept.arguments.begin(), kept.arguments.end());
+    auto saved = ctx->get_saved_variables();
+    for (size_t i = 0; i < saved.size(); ++i) stack[kept.places[i] + 1] = std::move(saved[i]);
+    if (at::GradMode::is_enabled()) {
+      differentiably(kept, stack);
+    } else {
+      at::AutoDispatchBelowADInplaceOrView below;
+      kept.operation->backward(kept.triton).callBoxed(stack);
+    }
+    variable_list out(kept.results.size() + 3);  // the last are of forward's other arguments
+    for (size_t i = 0; i < kept.results.size(); ++i) {
+      const IValue& result = stack.at(kept.results[i]);
+      if (ctx->needs_input_grad(i) && !result.isNone()) out[i] = result.toTensor();
+    }
+    return out;
+  }
+
+  // Kernels walk the gradient as they walk what came out.
+  static Tensor in_strides(const Tensor& grad, at::IntArrayRef strides) {
+    return grad.strides() == strides ? grad : at::empty_strided(grad.sizes(), strides, grad.options()).copy_(grad);
+  }
+
+  // A double backward is the Function's own to say, or to refuse, in Python.
+  static void differentiably(const Kept& kept, torch::jit::Stack& stack) {
+    py::gil_scoped_acquire python;
+    py::list arguments;
+    for (const IValue& v : stack) arguments.append(v.isTensor() ? object_of(v.toTensor()) : object_of(v));
+    const char* backend = kept.triton ? "triton" : "cpu";
+    py::tuple strides(kept.strides.size());
+    for (size_t i = 0; i < kept.strides.size(); ++i) strides[i] = py::int_(kept.strides[i]);
+    const py::object grads = kept.operation->differentiably(backend, strides, *arguments);
+    stack.clear();
+    for (py::handle grad : py::reinterpret_borrow<py::sequence>(grads)) {
+      stack.push_back(grad.is_none() ? IValue() : IValue(tensor_of(grad.ptr())));
+    }
+  }
+};
+
+// The Function's forward, without a graph; then its node. What else came out is for the backward alone: None.
+py::object apply(Operation& operation, const py::args& inputs) {
+  const size_t count = operation.order.size();
+  TORCH_CHECK(inputs.size() > count, "cvkernels: ", operation.name, " was given ", inputs.size(), " inputs");
+  auto kept = c10::make_intrusive<Kept>();
+  variable_list tensors, saved;
+  py::tuple wanted(count);
+  for (size_t i = 0; i < count; ++i) {
+    PyObject* object = PyTuple_GET_ITEM(inputs.ptr(), i);
+    if (object != Py_None) {
+      tensors.push_back(tensor_of(object));
+      kept->results.push_back(operation.order[i]);
+    }
+    wanted[i] = py::bool_(object != Py_None && tensors.back().requires_grad());
+  }
+  const auto called = [](const py::function& f, PyObject* arguments) {
+    auto result = py::reinterpret_steal<py::object>(PyObject_CallObject(f.ptr(), arguments));
+    if (!result) throw py::error_already_set();
+    return result;
+  };
+  py::object result;
+  {
+    at::AutoGradMode off(false);
+    result = called(operation.forward, inputs.ptr());
+  }
+  const bool several = PyTuple_Check(result.ptr());
+  const Tensor out = tensor_of(several ? PyTuple_GET_ITEM(result.ptr(), 0) : result.ptr());
+  const py::object arguments = called(operation.kept, py::make_tuple(inputs, result, wanted).ptr());
+
+  kept->operation = &operation;
+  kept->triton = PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(inputs.ptr(), inputs.size() - 1), "triton") == 0;
+  kept->strides = out.strides();
+  const auto& expected = operation.backward(kept->triton).schema().arguments();
+  const size_t given = PyTuple_Size(arguments.ptr());
+  TORCH_CHECK(given + 1 == expected.size(), "cvkernels: ", operation.name, " takes ", expected.size() - 1,
+              " arguments after the gradient, got ", given);
+  for (size_t i = 0; i < given; ++i) {
+    PyObject* object = PyTuple_GET_ITEM(arguments.ptr(), i);
+    const bool is_tensor = THPVariable_Check(object);
+    if (is_tensor) {
+      kept->places.push_back(i);
+      saved.push_back(tensor_of(object));
+    }
+    kept->arguments.push_back(is_tensor || object == Py_None ? IValue() : constant(object, *expected[i + 1].type()));
+  }
+  const py::object y = object_of(Node::apply(at::TensorList(tensors), &out, &saved, &kept));
+  return several ? py::object(py::make_tuple(y, py::none())) : y;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_autograd, m) {
+  m.doc() = "Nodes of autograd's graph for cvkernels' operators, for the torch of this name alone.";
+  m.attr("torch") = CVK_TORCH;
+  py::class_<Operation, std::unique_ptr<Operation, py::nodelete>>(m, "Operation")
+      .def(py::init([](std::string name, std::vector<size_t> order, py::function forward, py::function kept,
+                       py::function differentiably) {
+        return std::unique_ptr<Operation, py::nodelete>(
+            new Operation{std::move(name), std::move(order), std::move(forward), std::move(kept),
+                          std::move(differentiably), {}});
+      }))
+      .def("apply", &apply);
+}
