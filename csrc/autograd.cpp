@@ -1,10 +1,12 @@
-// cvkernels._autograd: the node that a kernel leaves in autograd's graph, without a line of Python in the backward pass.
+// cvkernels._autograd: the node that a kernel leaves in autograd's graph, without a line of Python in the backward
+// pass.
 //
 // An autograd.Function of cvkernels/ops is the definition; this runs it where no transform is under way, and calls its
 // backward operator with no interpreter in between. It knows no operation: what is kept, and for which operator, its
 // Function says. LibTorch's stable ABI has no autograd, so this is bound to the torch that it was built with; with
 // another one cvkernels does not load it, and the Function itself runs.
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -21,12 +23,12 @@ using c10::IValue;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-namespace {
+namespace cvkernels {  // its name shows in autograd's messages
 
 // One Function. Made once and never freed: nodes of a graph point to it, and may outlive the module.
 struct Operation {
-  std::string name;           // of the backward operator, without its namespace
-  std::vector<size_t> order;  // for each differentiable input, the first ones, which result of the backward it gets
+  std::string name;            // of the backward operator, without its namespace
+  std::vector<int64_t> order;  // for each differentiable input, the first ones, which result of the backward it gets
   py::function forward, kept, differentiably;
   std::optional<c10::OperatorHandle> handles[2];
 
@@ -58,7 +60,8 @@ IValue constant(PyObject* object, const c10::Type& type) {
       break;
     case c10::TypeKind::ListType: {
       c10::List<int64_t> list;
-      for (py::handle item : py::reinterpret_borrow<py::sequence>(object)) list.push_back(PyLong_AsLongLong(item.ptr()));
+      for (py::handle item : py::reinterpret_borrow<py::sequence>(object))
+        list.push_back(PyLong_AsLongLong(item.ptr()));
       value = list;
       break;
     }
@@ -79,31 +82,53 @@ py::object object_of(const IValue& v) {
   return list;
 }
 
-// What a node has beside the tensors that autograd saves for it.
-struct Kept : torch::CustomClassHolder {
+// What a node has beside the tensors that autograd saves for it. On the node it is lists of torch's own, which
+// compiled autograd can read.
+struct Kept {
   Operation* operation;
   bool triton;
-  std::vector<size_t> results;         // for each input of the node, which result of the backward operator it gets
-  std::vector<IValue> arguments;       // after the gradient; None where a tensor stands
-  std::vector<size_t> places;          // where those tensors stand
-  c10::SmallVector<int64_t, 6> strides;  // of what came out
+  std::vector<int64_t> results;                           // for each input of the node, which result it gets
+  std::vector<int64_t> places;                            // which arguments are the saved tensors
+  std::vector<int64_t> strides;                           // of what came out
+  c10::impl::GenericList arguments{c10::AnyType::get()};  // after the gradient; None where a tensor stands
+
+  void put_on(AutogradContext* ctx) const {
+    c10::List<int64_t> numbers;
+    numbers.reserve(4 + results.size() + places.size() + strides.size());
+    for (const int64_t x :
+         {reinterpret_cast<int64_t>(operation), int64_t{triton}, int64_t(results.size()), int64_t(places.size())})
+      numbers.push_back(x);
+    for (const auto* list : {&results, &places, &strides})
+      for (const int64_t x : *list) numbers.push_back(x);
+    ctx->saved_data["numbers"] = numbers;
+    ctx->saved_data["arguments"] = arguments;
+  }
+
+  explicit Kept(Operation& made) : operation(&made) {}
+
+  explicit Kept(AutogradContext* ctx) : arguments(ctx->saved_data["arguments"].toList()) {
+    const auto numbers = ctx->saved_data["numbers"].toIntVector();
+    operation = reinterpret_cast<Operation*>(numbers[0]);
+    triton = numbers[1];
+    const auto first = numbers.begin() + 4, second = first + numbers[2], third = second + numbers[3];
+    results.assign(first, second), places.assign(second, third), strides.assign(third, numbers.end());
+  }
 };
 
-struct Node : torch::autograd::Function<Node> {
+struct Operator : torch::autograd::Function<Operator> {
   static Tensor forward(AutogradContext* ctx, at::TensorList, const Tensor* out, variable_list* saved,
-                        c10::intrusive_ptr<Kept>* kept) {
+                        const Kept* kept) {
     ctx->save_for_backward(std::move(*saved));
-    ctx->saved_data["kept"] = IValue::make_capsule(std::move(*kept));
+    kept->put_on(ctx);
     return *out;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto capsule = ctx->saved_data["kept"].toCapsule();
-    const auto& kept = static_cast<const Kept&>(*capsule);
+    const Kept kept(ctx);
     torch::jit::Stack stack;
     stack.reserve(kept.arguments.size() + 1);
     stack.emplace_back(in_strides(grads[0], kept.strides));
-    stack.insert(stack.end(), kept.arguments.begin(), kept.arguments.end());
+    for (const IValue& argument : kept.arguments) stack.push_back(argument);
     auto saved = ctx->get_saved_variables();
     for (size_t i = 0; i < saved.size(); ++i) stack[kept.places[i] + 1] = std::move(saved[i]);
     if (at::GradMode::is_enabled()) {
@@ -145,14 +170,14 @@ struct Node : torch::autograd::Function<Node> {
 py::object apply(Operation& operation, const py::args& inputs) {
   const size_t count = operation.order.size();
   TORCH_CHECK(inputs.size() > count, "cvkernels: ", operation.name, " was given ", inputs.size(), " inputs");
-  auto kept = c10::make_intrusive<Kept>();
+  Kept kept(operation);
   variable_list tensors, saved;
   py::tuple wanted(count);
   for (size_t i = 0; i < count; ++i) {
     PyObject* object = PyTuple_GET_ITEM(inputs.ptr(), i);
     if (object != Py_None) {
       tensors.push_back(tensor_of(object));
-      kept->results.push_back(operation.order[i]);
+      kept.results.push_back(operation.order[i]);
     }
     wanted[i] = py::bool_(object != Py_None && tensors.back().requires_grad());
   }
@@ -170,10 +195,9 @@ py::object apply(Operation& operation, const py::args& inputs) {
   const Tensor out = tensor_of(several ? PyTuple_GET_ITEM(result.ptr(), 0) : result.ptr());
   const py::object arguments = called(operation.kept, py::make_tuple(inputs, result, wanted).ptr());
 
-  kept->operation = &operation;
-  kept->triton = PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(inputs.ptr(), inputs.size() - 1), "triton") == 0;
-  kept->strides = out.strides();
-  const auto& expected = operation.backward(kept->triton).schema().arguments();
+  kept.triton = PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(inputs.ptr(), inputs.size() - 1), "triton") == 0;
+  kept.strides = out.strides().vec();
+  const auto& expected = operation.backward(kept.triton).schema().arguments();
   const size_t given = PyTuple_Size(arguments.ptr());
   TORCH_CHECK(given + 1 == expected.size(), "cvkernels: ", operation.name, " takes ", expected.size() - 1,
               " arguments after the gradient, got ", given);
@@ -181,26 +205,26 @@ py::object apply(Operation& operation, const py::args& inputs) {
     PyObject* object = PyTuple_GET_ITEM(arguments.ptr(), i);
     const bool is_tensor = THPVariable_Check(object);
     if (is_tensor) {
-      kept->places.push_back(i);
+      kept.places.push_back(static_cast<int64_t>(i));
       saved.push_back(tensor_of(object));
     }
-    kept->arguments.push_back(is_tensor || object == Py_None ? IValue() : constant(object, *expected[i + 1].type()));
+    kept.arguments.push_back(is_tensor || object == Py_None ? IValue() : constant(object, *expected[i + 1].type()));
   }
-  const py::object y = object_of(Node::apply(at::TensorList(tensors), &out, &saved, &kept));
+  const py::object y = object_of(Operator::apply(at::TensorList(tensors), &out, &saved, &kept));
   return several ? py::object(py::make_tuple(y, py::none())) : y;
 }
 
-}  // namespace
+}  // namespace cvkernels
 
 PYBIND11_MODULE(_autograd, m) {
+  using cvkernels::Operation;
   m.doc() = "Nodes of autograd's graph for cvkernels' operators, for the torch of this name alone.";
   m.attr("torch") = CVK_TORCH;
   py::class_<Operation, std::unique_ptr<Operation, py::nodelete>>(m, "Operation")
-      .def(py::init([](std::string name, std::vector<size_t> order, py::function forward, py::function kept,
+      .def(py::init([](std::string name, std::vector<int64_t> order, py::function forward, py::function kept,
                        py::function differentiably) {
-        return std::unique_ptr<Operation, py::nodelete>(
-            new Operation{std::move(name), std::move(order), std::move(forward), std::move(kept),
-                          std::move(differentiably), {}});
+        return std::unique_ptr<Operation, py::nodelete>(new Operation{
+            std::move(name), std::move(order), std::move(forward), std::move(kept), std::move(differentiably), {}});
       }))
-      .def("apply", &apply);
+      .def("apply", &cvkernels::apply);
 }

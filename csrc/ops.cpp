@@ -89,11 +89,12 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
       "conv_winograd_backward(Tensor grad, Tensor z, bool complex, int[] padding, int lanes=0) -> "
       "(Tensor, Tensor)");
 
-  // P Q of complex matrices on a CPU: P [M, K] and Q [K, N] in their parts, float32, of any strides, alike in both
-  // parts of one; Q's conjugate where asked for. [M, 2, N], or stacked: [2, M, N].
+  // W z of z [N, 2, I] and W = a + ib [O, I] on a CPU, float32, any strides (alike in a and b): [N, 2, O]. Backward: of
+  // z, of a and of b, the last two together.
+  m.def("linear_product_forward(Tensor z, Tensor a, Tensor b) -> Tensor");
   m.def(
-      "linear_product_forward(Tensor p_re, Tensor p_im, Tensor q_re, Tensor q_im, bool conjugate, bool stacked) -> "
-      "Tensor");
+      "linear_product_backward(Tensor grad, Tensor z, Tensor a, Tensor b, bool of_z, bool of_weight) -> "
+      "(Tensor, Tensor, Tensor)");
 
   // Block weights [[A, -B], [B, A]] of many layers, each part [O, I, *], contiguous and of one dtype, in one flat
   // buffer of `dtype`: for each layer [2O, 2I, *], or channels-last [2O, *, 2I], starting at a multiple of 16 elements;

@@ -35,7 +35,7 @@ def test_the_reference_is_everywhere_and_every_operation_declares_its_kernels():
     registered = {n.split("::")[1] for n in torch._C._dispatch_get_all_op_names() if n.startswith("cvkernels::")}
     rooms = {re.sub("_(forward|backward)$", "", n) for n in registered}
     # plain torch: a statistic's gradient is one product; inference has none; dropout and a product are their own
-    alone = {"dropout", "magnitude_power", "conv_planes_relu", "conv_winograd_relu", "linear_product"}
+    alone = {"dropout", "magnitude_power", "conv_planes_relu", "conv_winograd_relu"}
     alone = {f"{name}_backward" for name in alone}
     assert rooms <= set(backend.OPS) and alone.isdisjoint(registered)
     assert {f"{r}_{way}" for r in rooms for way in ("forward", "backward")} - alone <= registered

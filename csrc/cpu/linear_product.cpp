@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <tuple>
 #include <vector>
 
 #include "lanes.h"
@@ -205,34 +206,81 @@ void run(const Work& w, int64_t begin, int64_t end) {
 #endif
 }
 
-Operand operand(const Tensor& re, const Tensor& im, float sign, const char* name) {
-  const auto whole = torch::headeronly::ScalarType::Float;
-  STD_TORCH_CHECK(re.dim() == 2 && re.scalar_type() == whole && im.scalar_type() == whole, name,
-                  " must be float32 matrices");
-  for (int64_t d = 0; d < 2; ++d) {
-    STD_TORCH_CHECK(re.size(d) == im.size(d) && re.stride(d) == im.stride(d), name, " must be alike in both parts");
-  }
-  return {data<float>(re), data<float>(im), re.size(0), re.size(1), re.stride(0), re.stride(1), sign};
-}
+// What is given: two matrices and where the parts of their product go, rows out_row apart.
+struct Given {
+  Operand p, q;
+  float *re, *im;
+  int64_t out_row;
+};
 
-// [rows, 2, columns] or, stacked, [2, rows, columns]
-Tensor product(Tensor p_re, Tensor p_im, Tensor q_re, Tensor q_im, bool conjugate, bool stacked) {
-  Work w{};
-  w.p = operand(p_re, p_im, 1.0F, "p"), w.q = operand(q_re, q_im, conjugate ? -1.0F : 1.0F, "q");
-  STD_TORCH_CHECK(w.p.columns == w.q.rows, "p must have as many columns as q has rows");
-  const int64_t m = w.p.rows, n = w.q.columns;
-  Tensor out = torch::stable::new_empty(p_re, stacked ? std::vector<int64_t>{2, m, n} : std::vector<int64_t>{m, 2, n});
-  if (out.numel() == 0) return out;
-  w.re = data<float>(out), w.im = w.re + (stacked ? m * n : n), w.out_row = stacked ? n : 2 * n;
-  w.wide = n >= 256 ? 64 : 32;
+void multiply_all(const Given& given) {
+  const int64_t m = given.p.rows, n = given.q.columns;
+  if (m * n == 0) return;
+  const Work w{given.p, given.q, given.re, given.im, given.out_row, n >= 256 ? 64 : 32};
   const int64_t count = w.tasks_across() * ((m + ROWS - 1) / ROWS);
   const int64_t work = std::min(m, ROWS) * w.wide * std::max<int64_t>(1, w.q.rows) / 16;  // a vector of products a step
   torch::stable::parallel_for(0, count, std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, work)),
                               [&](int64_t begin, int64_t end) { run(w, begin, end); });
+}
+
+// The parts of a feature [N, 2, I], as N x I.
+Operand feature(const Tensor& z, const char* name) {
+  STD_TORCH_CHECK(z.dim() == 3 && z.size(1) == 2 && z.scalar_type() == torch::headeronly::ScalarType::Float, name,
+                  " must be float32 [N, 2, I]");
+  const float* re = data<float>(z);
+  return {re, re + z.stride(1), z.size(0), z.size(2), z.stride(0), z.stride(2), 1.0F};
+}
+
+// A weight [O, I]; its parts in one set of strides.
+Operand weight(const Tensor& a, const Tensor& b) {
+  for (const Tensor* part : {&a, &b}) {
+    STD_TORCH_CHECK(part->dim() == 2 && part->scalar_type() == torch::headeronly::ScalarType::Float,
+                    "the weight must be two float32 [O, I]");
+  }
+  for (int64_t d = 0; d < 2; ++d) {
+    STD_TORCH_CHECK(a.size(d) == b.size(d) && a.stride(d) == b.stride(d), "the weight's parts must be laid out alike");
+  }
+  return {data<float>(a), data<float>(b), a.size(0), a.size(1), a.stride(0), a.stride(1), 1.0F};
+}
+
+Operand turned_over(const Operand& m) { return {m.re, m.im, m.columns, m.rows, m.column, m.row, m.sign}; }
+
+Operand conjugate(Operand m) {
+  m.sign = -m.sign;
+  return m;
+}
+
+Tensor forward(Tensor z, Tensor a, Tensor b) {
+  const Operand in = feature(z, "z"), w = weight(a, b);
+  STD_TORCH_CHECK(in.columns == w.columns, "the weight must take as many features as z has");
+  const int64_t n = w.rows;
+  Tensor out = torch::stable::new_empty(z, {in.rows, 2, n});
+  float* to = data<float>(out);
+  multiply_all({in, turned_over(w), to, to + n, 2 * n});
   return out;
+}
+
+// dL/dz = g conj(W) and dL/dW = g^T conj(z): one number a complex gradient, as torch has them.
+std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor z, Tensor a, Tensor b, bool of_z, bool of_weight) {
+  const Operand g = feature(grad, "grad"), in = feature(z, "z"), w = weight(a, b);
+  STD_TORCH_CHECK(g.rows == in.rows && g.columns == w.rows && in.columns == w.columns,
+                  "grad, z and the weight must fit together");
+  const int64_t n = in.columns;
+  Tensor grad_z = of_z ? torch::stable::new_empty(z, {in.rows, 2, n}) : torch::stable::new_empty(z, {0});
+  const std::vector<int64_t> size = of_weight ? std::vector<int64_t>{w.rows, n} : std::vector<int64_t>{0};
+  Tensor grad_a = torch::stable::new_empty(a, size), grad_b = torch::stable::new_empty(b, size);
+  if (of_z) {
+    float* to = data<float>(grad_z);
+    multiply_all({g, conjugate(w), to, to + n, 2 * n});
+  }
+  if (of_weight) multiply_all({turned_over(g), conjugate(in), data<float>(grad_a), data<float>(grad_b), n});
+  return {grad_z, grad_a, grad_b};
 }
 
 }  // namespace
 }  // namespace cvk
 
-STABLE_TORCH_LIBRARY_IMPL(cvkernels, CPU, m) { m.impl("linear_product_forward", TORCH_BOX(&cvk::product)); }
+STABLE_TORCH_LIBRARY_IMPL(cvkernels, CPU, m) {
+  m.impl("linear_product_forward", TORCH_BOX(&cvk::forward));
+  m.impl("linear_product_backward", TORCH_BOX(&cvk::backward));
+}

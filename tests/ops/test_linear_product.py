@@ -29,56 +29,75 @@ SHAPES = {
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
-def drawn(rows, columns, turned):
-    """Both parts of a matrix, of one feature whose parts of a sample stand in turns, or turned over."""
+def drawn(n, inner, outer, turned=False):
+    """A feature, and a weight in two parts: contiguous, or with their two axes in each other's place."""
     if turned:
-        return torch.randn(columns, 2, rows).unbind(1)[0].t(), torch.randn(columns, 2, rows).unbind(1)[1].t()
-    return torch.randn(rows, 2, columns).unbind(1)
+        return torch.randn(inner, 2, n).permute(2, 1, 0), *torch.randn(2, inner, outer).transpose(1, 2)
+    return torch.randn(n, 2, inner), *torch.randn(2, outer, inner)
 
 
-def product(p, q, conjugate=False, stacked=False):
-    return torch.ops.cvkernels.linear_product_forward(*p, *q, conjugate, stacked)
+def forward(z, a, b):
+    return torch.ops.cvkernels.linear_product_forward(z, a, b)
+
+
+def backward(grad, z, a, b, of_z=True, of_weight=True):
+    return torch.ops.cvkernels.linear_product_backward(grad, z, a, b, of_z, of_weight)
+
+
+def joined(z):
+    return torch.complex(*z.double().unbind(1))
+
+
+def parted(z):
+    return torch.stack((z.real, z.imag), 1)
 
 
 @shapes
-@pytest.mark.parametrize("conjugate", [False, True])
-@pytest.mark.parametrize("turned", [(False, False), (False, True), (True, False), (True, True)], ids=str)
-def test_equals_torchs_complex_product(shape, turned, conjugate):
-    m, k, n = shape
-    p, q = drawn(m, k, turned[0]), drawn(k, n, turned[1])
-    w = torch.complex(q[0].double(), q[1].double())
-    want = torch.complex(p[0].double(), p[1].double()) @ (w.conj() if conjugate else w)
-    got = product(p, q, conjugate)
-    assert got.shape == (m, 2, n) and got.is_contiguous()
-    assert_close(got, torch.stack((want.real, want.imag), 1))
-    assert same(product(p, q, conjugate, stacked=True).transpose(0, 1), got)
+@pytest.mark.parametrize("turned", [False, True])
+def test_equals_torchs_complex_product(shape, turned):
+    n, inner, outer = shape
+    z, a, b = drawn(n, inner, outer, turned)
+    grad, w = torch.randn(n, 2, outer), torch.complex(a.double(), b.double())
+    y = forward(z, a, b)
+    assert y.shape == (n, 2, outer) and y.is_contiguous()
+    assert_close(y, parted(joined(z) @ w.t()))
+    of_z, *of_weight = backward(grad, z, a, b)
+    assert of_z.shape == z.shape and all(g.shape == a.shape for g in of_weight)
+    assert_close(of_z, parted(joined(grad) @ w.conj()))
+    want = joined(grad).t() @ joined(z).conj()
+    assert_close(torch.stack(of_weight), torch.stack((want.real, want.imag)))
+    alone, *nothing = backward(grad, z, a, b, of_weight=False)
+    assert same(alone, of_z) and all(g.numel() == 0 for g in nothing)
+    nothing, *alone = backward(grad, z, a, b, of_z=False)
+    assert all(map(same, alone, of_weight)) and nothing.numel() == 0
 
 
 def test_strides_of_any_kind():
-    p = torch.randn(2, 40, 66)[:, ::2, ::3]
-    q = torch.randn(2, 22, 1).expand(2, 22, 18)
-    want = torch.complex(*p.double()) @ torch.complex(*q.double())
-    assert_close(product(tuple(p), tuple(q), stacked=True), torch.stack((want.real, want.imag)))
+    z, w = torch.randn(80, 2, 66)[::2, :, ::3], torch.randn(2, 18, 1).expand(2, 18, 22)
+    w, grad = w.transpose(0, 1).contiguous().transpose(0, 1), torch.randn(40, 2, 1).expand(40, 2, 18)
+    wide = torch.complex(*w.double())
+    assert_close(forward(z, *w), parted(joined(z) @ wide.t()))
+    assert_close(backward(grad, z, *w)[0], parted(joined(grad) @ wide.conj()))
 
 
 def test_bit_equal_with_any_number_of_threads():
-    p, q = drawn(70, 600, False), drawn(600, 300, True)
+    z, a, b = drawn(70, 600, 300)
     found = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        found.append(product(p, q))
+        found.append((y := forward(z, a, b), *backward(y, z, a, b)))
     torch.set_num_threads(1)
-    assert same(*found)
+    assert all(map(same, *found))
 
 
 LANES = """
 import torch, cvkernels.functional
-for m, k, n in ((37, 41, 19), (5, 300, 70)):
-    p, q = torch.randn(2, m, k), torch.randn(2, n, k).transpose(1, 2)
-    for a in (p, p.transpose(1, 2).contiguous().transpose(1, 2)):
-        got = torch.complex(*torch.ops.cvkernels.linear_product_forward(*a, *q, False, True))
-        want = torch.complex(*p.double()) @ torch.complex(*q.double())
-        assert (got - want).abs().max() < 1e-5 * k ** 0.5 * 4
+for n, inner, outer in ((37, 41, 19), (5, 300, 70)):
+    z, w = torch.randn(n, 2, inner), torch.randn(2, outer, inner)
+    for x in (z, z.transpose(0, 2).contiguous().transpose(0, 2)):
+        got = torch.complex(*torch.ops.cvkernels.linear_product_forward(x, *w).unbind(1))
+        want = torch.complex(*z.double().unbind(1)) @ torch.complex(*w.double()).t()
+        assert (got - want).abs().max() < 1e-5 * inner ** 0.5 * 4
 print("done")
 """
 
@@ -89,12 +108,14 @@ def test_each_width_of_vector(lanes):
 
 
 def test_what_it_refuses():
-    x = torch.randn(3, 4)
-    for p, q in (((x.double(),) * 2, (x.t().double(),) * 2), ((x, x), (x, x)), ((x, x[:2]), (x.t(), x.t()))):
+    z, a, b = drawn(3, 4, 5)
+    for bad in ((z.double(), a, b), (z[:, 0], a, b), (z, a.double(), b), (z, a, b[:2]), (z, a[:, :2], b[:, :2])):
         with pytest.raises(RuntimeError, match="must"):
-            product(p, q)
+            forward(*bad)
     with pytest.raises(RuntimeError, match="alike"):
-        product((x, x.t().contiguous().t()), (x.t(), x.t()))
+        forward(z, a, b.t().contiguous().t())
+    with pytest.raises(RuntimeError, match="fit together"):
+        backward(torch.randn(3, 2, 4), z, a, b)
 
 
 def run(z, a, b):
@@ -106,7 +127,7 @@ def run(z, a, b):
 
 @pytest.mark.parametrize(
     ("samples", "dtype", "products"),
-    [(forms.FEW, torch.float32, 3), (forms.FEW - 1, torch.float32, 0), (forms.FEW, torch.float64, 0)],
+    [(forms.FEW, torch.float32, 2), (forms.FEW - 1, torch.float32, 0), (forms.FEW, torch.float64, 0)],
     ids=["many", "few", "float64"],
 )
 def test_where_a_linear_map_is_it_and_its_gradients(samples, dtype, products):
@@ -130,7 +151,18 @@ def test_only_the_gradients_that_are_wanted():
     z, a, b = torch.randn(20, 2, 9), torch.randn(7, 9, requires_grad=True), torch.randn(7, 9)
     with Recorder() as seen:
         F.linear(z, (a, b)).sum().backward()
-    assert sum("linear_product" in op.name() for op, _, _ in seen.calls) == 2 and a.grad is not None and b.grad is None
+    (_, _, _), (op, arguments, _) = seen.calls
+    assert "linear_product_backward" in op.name() and arguments[-2:] == (False, True)
+    assert a.grad is not None and b.grad is None
+
+
+def test_parts_of_a_weight_that_are_laid_out_each_in_its_way():
+    z, a, b = drawn(20, 9, 7)
+    b = b.t().contiguous().t().requires_grad_()
+    y = F.linear(z, (a, b))
+    assert same(y, F.linear(z, (a, b.detach().contiguous())))
+    y.sum().backward()
+    assert b.grad is not None
 
 
 def test_differentiated_twice_as_the_reference():
@@ -148,8 +180,12 @@ def test_differentiated_twice_as_the_reference():
 
 
 def test_operator_compiles():
-    p, q = drawn(20, 9, False), drawn(9, 7, True)
-    torch.library.opcheck(torch.ops.cvkernels.linear_product_forward.default, (*p, *q, True, False))
+    z, a, b = drawn(20, 9, 7, turned=True)
+    torch.library.opcheck(torch.ops.cvkernels.linear_product_forward.default, (z, a, b))
+    for wanted in ((True, True), (True, False), (False, True)):
+        torch.library.opcheck(
+            torch.ops.cvkernels.linear_product_backward.default, (torch.randn(20, 2, 7), z, a, b, *wanted)
+        )
     z, a, b = torch.randn(20, 2, 9, requires_grad=True), torch.randn(7, 9), torch.randn(7, 9)
     whole = torch.compile(lambda z, a, b: F.linear(z, (a, b)), fullgraph=True, backend="aot_eager")
     assert same(whole(z, a, b), F.linear(z, (a, b)))

@@ -9,7 +9,7 @@ from ... import backend
 from ...planar import enter, leave
 from ..common import forms
 from ..common.autocast import active, lowered
-from ..common.autograd import applied, mapped
+from ..common.autograd import applied, fused, mapped
 from ..common.weight import Packed, block, parts
 from .reference import linear as reference
 
@@ -58,7 +58,10 @@ def _linear(z: Tensor, a: Tensor, b: Tensor | None, packed: Tensor | None) -> Te
         a, b = a.to(z.dtype), b.to(z.dtype)
         if mapped() or forward_ad._current_level >= 0 or form == "turned" and torch.compiler.is_compiling():
             return _turned(z, a, b)
-        return applied(_Linear, z, a, b)(z, a, b, form == "product")
+        if form == "turned":
+            return applied(_Turned, z, a, b)(z, a, b)
+        b = b if b.stride() == a.stride() else b.contiguous()
+        return applied(_Product, z, a, b)(z, a if b.stride() == a.stride() else a.contiguous(), b, "cpu")
     if form == "block":
         w = packed if packed is not None and packed.dtype == z.dtype else block(a, b).to(z.dtype)
         return real.linear(z.flatten(1), w).unflatten(1, (2, -1))
@@ -83,50 +86,56 @@ def _turned(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.addmm(_rows(z) @ a.t(), _rows(torch.stack((-im, re), 1)), b.t()).unflatten(0, (-1, 2))
 
 
-def _product(p, q, conjugate: bool, stacked: bool) -> Tensor:
-    return torch.ops.cvkernels.linear_product_forward.default(*p, *q, conjugate, stacked)
+def _gradients(grad: Tensor, z: Tensor, a: Tensor, b: Tensor, wanted) -> tuple:
+    """Of `_turned`, in products that torch differentiates."""
+    re, im = grad.unbind(1)
+    grad, back = _rows(grad), _rows(torch.stack((im, -re), 1))  # -i g
+    return (
+        (grad @ a).addmm_(back, b).unflatten(0, (-1, 2)) if wanted[0] else None,
+        grad.t() @ _rows(z) if wanted[1] else None,
+        back.t() @ _rows(z) if wanted[2] else None,
+    )
 
 
-class _Linear(torch.autograd.Function):
-    """`_turned` in one node, its gradients in two products each of the features and the weights, or all three of them
-    by the kernel; torch differentiates the former in turn."""
+class _Turned(torch.autograd.Function):
+    """`_turned` in one node, its gradients in two products each of the features and the weights."""
 
     @staticmethod
-    def forward(z, a, b, own):
+    def forward(z, a, b):
         re, im = z.unbind(1)
-        if own:
-            return _product((re, im), (a.t(), b.t()), False, False)
         return (_rows(z) @ a.t()).addmm_(_rows(torch.stack((-im, re), 1)), b.t()).unflatten(0, (-1, 2))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        *tensors, ctx.own = inputs
-        ctx.save_for_backward(*tensors)
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, grad):
-        z, a, b = ctx.saved_tensors
-        re, im = grad.unbind(1)
-        grad_z = grad_a = grad_b = None
-        if ctx.own and not torch.is_grad_enabled():
-            if ctx.needs_input_grad[0]:
-                grad_z = _product((re, im), (a, b), True, False)
-            if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-                grad_a, grad_b = _product((re.t(), im.t()), z.unbind(1), True, True).unbind(0)
-            return grad_z, grad_a, grad_b, None
-        grad, back = _rows(grad), _rows(torch.stack((im, -re), 1))  # -i g
-        if ctx.needs_input_grad[0]:
-            grad_z = (grad @ a).addmm_(back, b).unflatten(0, (-1, 2))
-        if ctx.needs_input_grad[1]:
-            grad_a = grad.t() @ _rows(z)
-        if ctx.needs_input_grad[2]:
-            grad_b = back.t() @ _rows(z)
-        return grad_z, grad_a, grad_b, None
+        return _gradients(grad, *ctx.saved_tensors, ctx.needs_input_grad)
+
+
+@fused("linear_product", order=(0, 1, 2))
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(z, a, b, _):
+        return torch.ops.cvkernels.linear_product_forward.default(z, a, b)
+
+    @staticmethod
+    def kept(inputs, output, wanted):
+        return *inputs[:3], wanted[0], wanted[1] or wanted[2]
+
+    @staticmethod
+    def again(grad, z, a, b, of_z, of_weight):
+        return _gradients(grad, z, a, b, (of_z, of_weight, of_weight))
 
 
 if backend.compiled:
 
     @torch.library.register_fake("cvkernels::linear_product_forward")
-    def _(p_re, p_im, q_re, q_im, conjugate, stacked):
-        m, n = p_re.shape[0], q_re.shape[1]
-        return p_re.new_empty((2, m, n) if stacked else (m, 2, n))
+    def _(z, a, b):
+        return z.new_empty(z.shape[0], 2, a.shape[0])
+
+    @torch.library.register_fake("cvkernels::linear_product_backward")
+    def _(grad, z, a, b, of_z, of_weight):
+        grad_z = z.new_empty(z.shape) if of_z else z.new_empty(0)
+        return grad_z, *(w.new_empty(w.shape if of_weight else 0) for w in (a, b))
