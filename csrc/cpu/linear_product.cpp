@@ -105,11 +105,14 @@ CVK_INLINE void pack(const Operand& q, int64_t first, int64_t depth, int64_t lef
   }
 }
 
-// `rows` rows and `depth` columns of p and of the sums of its parts, in the order that p has: rows DEPTH_STEP apart, or
-// columns SIDE.
+// Whether the parts of p are read where they stand: rows of it, unless those share sets of the first-level cache.
+inline bool in_place(const Operand& p) { return p.column == 1 && p.row % 256 != 0; }
+
+// `rows` rows and `depth` columns of the sums of p's parts, and of the parts where they are not read in place, in the
+// order that p has: rows DEPTH_STEP apart, or columns SIDE.
 template <int L>
 CVK_INLINE void copy_side(const Operand& p, int64_t top, int64_t rows, int64_t first, int64_t depth, const Three& to) {
-  const bool dense = p.column == 1;
+  const bool dense = p.column == 1, only_sums = in_place(p);
   const int64_t outer = dense ? rows : depth, inner = dense ? depth : rows, width = dense ? DEPTH_STEP : SIDE;
   const int64_t step = dense ? p.row : p.column, within = dense ? p.column : p.row;
   for (int64_t i = 0; i < outer; ++i) {
@@ -121,7 +124,8 @@ CVK_INLINE void copy_side(const Operand& p, int64_t top, int64_t rows, int64_t f
         floats<L> x, y;
         load_vector<L>(re + k, x), load_vector<L>(im + k, y);
         const int64_t at = i * width + k;
-        store_vector<L>(to.re + at, x), store_vector<L>(to.im + at, y), store_vector<L>(to.sum + at, x + y);
+        if (!only_sums) store_vector<L>(to.re + at, x), store_vector<L>(to.im + at, y);
+        store_vector<L>(to.sum + at, x + y);
       }
     }
     for (; k < inner; ++k) put(to, i * width + k, re[k * within], im[k * within]);
@@ -132,19 +136,19 @@ CVK_INLINE void copy_side(const Operand& p, int64_t top, int64_t rows, int64_t f
 template <int L, bool ADD>
 CVK_INLINE void multiply_three(const Work& w, const Three& panels, const Three& side, const Three& results, int64_t top,
                                int64_t rows, int64_t first, int64_t depth, int64_t columns) {
-  const bool dense = w.p.column == 1;
-  const int64_t row = dense ? DEPTH_STEP : 1, column = dense ? 1 : SIDE;
+  const bool dense = w.p.column == 1, here = in_place(w.p);
+  const int64_t row = dense ? DEPTH_STEP : 1, column = dense ? 1 : SIDE, row_of_parts = here ? w.p.row : row;
   for (int64_t i = 0; i < rows; i += SIDE) {
-    const int64_t here = std::min(SIDE, rows - i);
-    copy_side<L>(w.p, top + i, here, first, depth, side);
+    const int64_t count = std::min(SIDE, rows - i), from = (top + i) * w.p.row + first;
+    copy_side<L>(w.p, top + i, count, first, depth, side);
     for (int64_t j = 0; j < columns; j += 2 * L) {
       const int64_t panel = j * depth, out = i * w.wide + j;
-      const auto one = [&](const float* a, const float* b, float* to) CVK_INLINE_LAMBDA {
-        multiply<L, ADD>({a, row, column, b + panel, 2 * L, to + out, w.wide, depth}, here, 2 * L);
+      const auto one = [&](const float* a, int64_t a_row, const float* b, float* to) CVK_INLINE_LAMBDA {
+        multiply<L, ADD>({a, a_row, column, b + panel, 2 * L, to + out, w.wide, depth}, count, 2 * L);
       };
-      one(side.re, panels.re, results.re);
-      one(side.im, panels.im, results.im);
-      one(side.sum, panels.sum, results.sum);
+      one(here ? w.p.re + from : side.re, row_of_parts, panels.re, results.re);
+      one(here ? w.p.im + from : side.im, row_of_parts, panels.im, results.im);
+      one(side.sum, row, panels.sum, results.sum);
     }
   }
 }
@@ -216,8 +220,11 @@ struct Given {
 void multiply_all(const Given& given) {
   const int64_t m = given.p.rows, n = given.q.columns;
   if (m * n == 0) return;
-  const Work w{given.p, given.q, given.re, given.im, given.out_row, n >= 256 ? 64 : 32};
-  const int64_t count = w.tasks_across() * ((m + ROWS - 1) / ROWS);
+  // p is read once for each task across: few wide ones, unless that leaves threads without any
+  const int64_t down = (m + ROWS - 1) / ROWS;
+  const int64_t wide = (n + 63) / 64 * down >= torch::stable::get_num_threads() ? 64 : 32;
+  const Work w{given.p, given.q, given.re, given.im, given.out_row, wide};
+  const int64_t count = w.tasks_across() * down;
   const int64_t work = std::min(m, ROWS) * w.wide * std::max<int64_t>(1, w.q.rows) / 16;  // a vector of products a step
   torch::stable::parallel_for(0, count, std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, work)),
                               [&](int64_t begin, int64_t end) { run(w, begin, end); });
