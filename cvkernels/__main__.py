@@ -90,7 +90,9 @@ def machine(facts) -> list[tuple[str, str]]:
     if facts is None:
         return [*rows, ("compiled library", "none")]
     built = f"torch {facts.torch}, " + (f"CUDA {facts.cuda} for {facts.archs}" if facts.cuda else "CPU only")
-    return [*rows, ("compiled library", built), ("built with", facts.compiler), ("SIMD level", facts.simd_level())]
+    fits = "C++" if backend.nodes() else f"Python; those in C++ are for torch {facts.torch}: {REBUILD}"
+    rows += [("compiled library", built), ("built with", facts.compiler), ("SIMD level", facts.simd_level())]
+    return [*rows, ("autograd nodes", fits)]
 
 
 def missing(facts) -> list[tuple[str, str]]:

@@ -66,6 +66,7 @@ def test_versions_are_named(here):
     assert found["torch"][0].startswith(torch.__version__)
     assert {"python", "driver", "nvcc", "GPU", "C compiler", "compiled library"} <= set(found)
     assert ("SIMD level" in found) == (backend.build_facts() is not None)
+    assert ("autograd nodes" in found) == (backend.build_facts() is not None)
 
 
 def test_a_forced_backend_is_named():

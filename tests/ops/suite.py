@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cvkernels import backend as house
 from cvkernels import use_backend
+from cvkernels.ops.common import autograd
 from tests.close import as_planar, assert_close
 from tests.conftest import HALVES
 
@@ -280,6 +281,25 @@ class KernelSuite(Suite):
                 found = node.apply(*given) if hasattr(node, "apply") else node(*given)
             grads = [g for g in (found if isinstance(found, tuple) else (found,)) if g is not None]
             assert len(grads) == 1 and same(grads[0], every[name])
+
+    def test_the_function_alone_is_the_same(self, kernel, form, strides, monkeypatch):
+        """Where no node in C++ fits this torch: bit for bit, the second derivative too where there is one."""
+        drawn, found = self.tensors(form, self.ODD, device=kernel.device), []
+        for nodes in (house.nodes(), None):
+            monkeypatch.setattr(house, "nodes", lambda nodes=nodes: nodes)
+            monkeypatch.setattr(autograd, "_SHORT", {})
+            tensors = leaves(drawn, self.FIXED)
+            torch.manual_seed(0)
+            result = form(self.fn)(**{k: strides(v) if k in self.FEATURES else v for k, v in tensors.items()})
+            again = []
+            if self.TWICE:
+                wanted = [t for t in tensors.values() if t.requires_grad]
+                loss = as_planar(outputs(result)[0]).pow(3).sum()
+                first = torch.autograd.grad(loss, wanted, create_graph=True)
+                again = torch.autograd.grad(sum(g.square().sum() for g in first), wanted, retain_graph=True)
+            found.append((outputs(result), gradients(result, tensors).values(), tensors.values(), again))
+        for mine, alone in zip(*found, strict=True):
+            assert all(map(same, mine, alone))
 
     def test_operators(self, kernel, form, strides):
         """Schema, fake and AOT of every operator that a call and its backward reach, with the arguments it got."""

@@ -45,7 +45,7 @@ def rotate(a: Tensor, b: Tensor, theta: Tensor) -> Tensor:
     a = a if a.is_contiguous() or _channels_last(a) else a.contiguous()
     b = b.resolve_neg()
     run = applied(_Rotate, a, b, theta)
-    return run(a, b, theta, chosen)
+    return run(a, b, theta.contiguous(), chosen)
 
 
 def _channels_last(a: Tensor) -> bool:
@@ -56,11 +56,11 @@ def _channels_last(a: Tensor) -> bool:
 class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(a, b, theta, chosen):
-        return backend.operators(chosen).rotate_forward.default(a, like(b, a), theta.contiguous())
+        return backend.operators(chosen).rotate_forward.default(a, like(b, a), theta)
 
     @staticmethod
     def kept(inputs, output, wanted):
-        return output if wanted[2] else None, inputs[2].contiguous()
+        return output if wanted[2] else None, inputs[2]
 
     @staticmethod
     def again(grad, out, theta):

@@ -34,7 +34,7 @@ def rotate_phase(z: Tensor, theta: Tensor) -> Tensor:
         y = reference(z, theta)
     else:
         run = applied(_RotatePhase, z, theta)
-        y = run(dense(z), theta, chosen)
+        y = run(dense(z), theta.contiguous(), chosen)
     return leave(y, was_complex)
 
 
@@ -42,11 +42,11 @@ def rotate_phase(z: Tensor, theta: Tensor) -> Tensor:
 class _RotatePhase(torch.autograd.Function):
     @staticmethod
     def forward(z, theta, chosen):
-        return backend.operators(chosen).rotate_phase_forward.default(z, theta.contiguous())
+        return backend.operators(chosen).rotate_phase_forward.default(z, theta)
 
     @staticmethod
     def kept(inputs, output, wanted):
-        return output if wanted[1] else None, inputs[1].contiguous()
+        return output if wanted[1] else None, inputs[1]
 
     @staticmethod
     def again(grad, out, theta):

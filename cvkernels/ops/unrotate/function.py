@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ... import backend, check
-from ...planar import dense, enter, is_channels_last
+from ...planar import dense, enter, is_channels_last, is_interleaved
 from ..common.autograd import applied, fused
 from .reference import unrotate as reference
 
@@ -36,22 +36,23 @@ def unrotate(h: Tensor, theta: Tensor) -> Tensor:
     if chosen == "reference":
         return reference(h, theta)
     # its output is real: there is no interleaved form to keep, so a complex tensor is read where it stands
+    h = dense(h)
+    if theta.requires_grad and is_interleaved(h):  # its reading is contiguous, and the two are walked together
+        h = h.contiguous()
     run = applied(_Unrotate, h, theta)
-    return run(dense(h), theta, chosen)
+    return run(h, theta.contiguous(), chosen)
 
 
 @fused("unrotate", order=(0, 1))
 class _Unrotate(torch.autograd.Function):
     @staticmethod
     def forward(h, theta, chosen):
-        return backend.operators(chosen).unrotate_forward.default(h, theta.contiguous())
+        return backend.operators(chosen).unrotate_forward.default(h, theta)
 
     @staticmethod
     def kept(inputs, output, wanted):
         h, theta, _ = inputs
-        if wanted[1] and output.is_contiguous():  # an interleaved feature has a contiguous reading
-            h = h.contiguous()
-        return h if wanted[1] else None, theta.contiguous()
+        return h if wanted[1] else None, theta
 
     @staticmethod
     def again(grad, h, theta):
