@@ -13,6 +13,7 @@ import sysconfig
 import tarfile
 import tempfile
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,24 @@ def test_an_nvcc_of_another_cuda_is_left_alone(tree, tmp_path):
 def test_an_unknown_wish_is_an_error(tree):
     done = run(PLAN, cwd=tree, CVKERNELS_CUDA="yes")
     assert done.returncode != 0 and "CVKERNELS_CUDA must be auto, 0 or 1, got 'yes'" in done.stderr
+
+
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+def test_the_operators_are_cxx17():
+    """What torch 2.11's builds compile as; later ones take C++20, and so would not notice."""
+    headers = [Path(torch.__file__).parent / "include" / tail for tail in ("", "torch/csrc/api/include")]
+    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))))
+    command = [compiler, "-std=c++17", "-fsyntax-only", "-fopenmp-simd", f"-I{ROOT / 'csrc'}"]
+    command += [*(f"-I{folder}" for folder in headers), "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+
+    def complaints(source):
+        return subprocess.run([*command, str(source)], capture_output=True, text=True)
+
+    sources = [ROOT / "csrc" / "ops.cpp", *sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))]
+    assert len(sources) > 10
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(complaints, sources):
+            succeeded(done)
 
 
 def test_torch_missing_says_what_to_type(tree, tmp_path):

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 
 #include "../common/inline.h"
 
@@ -94,10 +95,13 @@ CVK_INLINE void store_vector(A* to, const vector<A, L>& x) {
   *reinterpret_cast<vector<A, L>*>(to) = x;
 }
 
+// for overloads of two-byte types; torch 2.11 compiles as C++17
+template <class Half>
+using half_t = std::enable_if_t<sizeof(Half) == 2, int>;
+
 // bfloat16, in either type that stands for it: the upper half of a float, rounded to nearest, to even where it is in
 // the middle.
-template <int L, class Half>
-  requires(sizeof(Half) == 2)
+template <int L, class Half, half_t<Half> = 0>
 CVK_INLINE void load_vector(const Half* from, floats<L>& to) {
   if constexpr (L == 1) {
     to = static_cast<float>(*from);
@@ -109,8 +113,7 @@ CVK_INLINE void load_vector(const Half* from, floats<L>& to) {
   }
 }
 
-template <int L, class Half>
-  requires(sizeof(Half) == 2)
+template <int L, class Half, half_t<Half> = 0>
 CVK_INLINE void store_vector(Half* to, const floats<L>& x) {
   if constexpr (L == 1) {
     *to = reinterpret_cast<const float&>(x);
@@ -133,8 +136,7 @@ CVK_INLINE void store_exact(A* to, const vector<A, L>& x) {
 }
 
 #if defined(CVK_VECTORS)
-template <int L, class Half>
-  requires(sizeof(Half) == 2)
+template <int L, class Half, half_t<Half> = 0>
 CVK_INLINE void store_exact(Half* to, const floats<L>& x) {
   using V = Vector<float, L>;
   *reinterpret_cast<typename V::half*>(to) = __builtin_convertvector((typename V::bits)x >> 16, typename V::half);

@@ -106,8 +106,8 @@ _SHORT: dict[type, Callable] = {}
 def applied(function, *tensors: Tensor | None):
     """What to call in place of ``function.apply`` where no functorch transform needs it: the forward if no gradient of
     ``tensors`` is recorded; else, outside torch.compile, a shorter way to the same node of the graph.
-    After a kernel that went through the second-level cache Python starts cold, and each line not run and each tensor
-    not made counts several times.
+    Forward and backward in us, AMD EPYC, two threads, a Function without ``setup_context`` and a node in C++:
+    magnitude_relu 263, 209 (4x4x2x2) and 396, 355 (64x64x8x8); batch_norm_relu 299, 234 and 741, 666.
     """
     compiling = torch.compiler.is_compiling()
     if not compiling and torch._C._are_functorch_transforms_active():
