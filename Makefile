@@ -23,7 +23,8 @@ JOBS = 2
 # make gpu, where there is no git folder to ask
 COMMIT =
 
-PACKAGES = "torch>=2.11" torchvision numpy scikit-learn matplotlib safetensors rich \
+TORCH = torch>=2.11
+PACKAGES = "$(TORCH)" torchvision numpy scikit-learn matplotlib safetensors rich \
 	pytest pytest-benchmark pytest-xdist "setuptools>=68" wheel ninja pybind11
 LINTERS = ruff mypy clang-format
 
@@ -31,6 +32,7 @@ help:
 	@echo "make demo    train, attack and report a defended LeNet: DATA=digits|cifar10 DATA_ROOT= SEED=0 DEVICE=auto OUT=demo"
 	@echo "             ACCEPT_CHECKSUM_MISMATCH=1 reads a copy of CIFAR-10 whose checksum differs"
 	@echo "make test    the test suite, its GPU half too where there is one (JOBS=2 processes; ARGS=... goes to pytest)"
+	@echo "make oldest  the test suite with torch 2.11, the oldest that is promised"
 	@echo "make gate    compile the Triton and CUDA kernels for every architecture; needs no GPU"
 	@echo "make bench   ours against naive (ARGS=\"--against all\" and others go to python -m benchmarks; ARGS=plot draws)"
 	@echo "make gpu     build, test and measure on a machine with a GPU, offline, with the python that is there (COMMIT=...)"
@@ -52,6 +54,10 @@ gate: environment
 
 bench: environment
 	@"$(VENV)/bin/python" -m benchmarks $(ARGS)
+
+# In an environment beside $(VENV): C++17, and the headers that later ones have grown out of.
+oldest:
+	@$(MAKE) test VENV="$(VENV)-oldest" TORCH="torch==2.11.*" PYTHON="$(PYTHON)" JOBS="$(JOBS)" ARGS="$(ARGS)"
 
 # No environment of its own: that machine may be offline, and its python has torch already.
 gpu: python
@@ -99,4 +105,4 @@ clean:
 	find . -name __pycache__ ! -path "./$(VENV)/*" -prune -exec rm -rf {} +
 	@if [ -e "$(VENV)/.packages" ]; then echo "rm -rf $(VENV)"; rm -rf "$(VENV)"; fi
 
-.PHONY: help demo test gate bench gpu lint environment python clean
+.PHONY: help demo test oldest gate bench gpu lint environment python clean

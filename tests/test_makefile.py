@@ -146,6 +146,19 @@ def test_clean_leaves_an_environment_that_make_did_not_make(checkout):
     assert not (checkout / ".venv").exists()
 
 
+def test_the_oldest_torch_has_an_environment_of_its_own(checkout):
+    shutil.copytree(checkout / ".venv", checkout / ".venv-oldest")
+    done = make(checkout, "oldest", "ARGS=-k rotate")
+    assert done.returncode == 0, done.stderr
+    assert calls(checkout) == ["-m pytest -n 2 --dist loadfile --no-loadscope-reorder -k rotate"]
+    (checkout / ".venv-oldest" / ".packages").unlink()
+    recorder(checkout / "python")
+    make(checkout, "oldest", python=checkout / "python")
+    assert any("pip install" in call and "torch==2.11.*" in call for call in calls(checkout))
+
+
 def test_alone_it_lists_its_targets(checkout):
     said = make(checkout).stdout
-    assert all(f"make {target}" in said for target in ("demo", "test", "gate", "bench", "gpu", "lint", "clean"))
+    assert all(
+        f"make {target}" in said for target in ("demo", "test", "oldest", "gate", "bench", "gpu", "lint", "clean")
+    )

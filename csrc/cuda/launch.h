@@ -8,6 +8,7 @@
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
+#include <torch/headeronly/util/shim_utils.h>
 #define CVK_SHARED(type, name, count) __shared__ type name[count]
 #endif
 
@@ -64,7 +65,7 @@ template <class... P, class... A>
 void launch(const Tensor& on, void (*kernel)(P...), int64_t blocks, A... args) {
   if (blocks <= 0) return;
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(on.get_device_index(), &stream));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(on.get_device_index(), &stream));
   // clang-format off
   kernel<<<blocks_of(blocks), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args...);
   // clang-format on
