@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn import functional as real
 
 from ... import backend
 from ...planar import dense, enter, laid_out, leave
@@ -53,8 +52,9 @@ def _entered(z, p):
 
 
 def _masked(z: Tensor, p: float, positions: tuple) -> Tensor:
-    mask = torch.ones(z.shape[0], 1, z.shape[2], *positions, dtype=z.dtype, device=z.device)
-    return laid_out(z * real.dropout(mask, p, True), z)
+    mask = torch.empty(z.shape[0], 1, z.shape[2], *positions, dtype=z.dtype, device=z.device)
+    mask = mask.bernoulli_(1 - p).div_(1 - p) if p < 1 else mask.zero_()
+    return laid_out(z * mask, z)
 
 
 @fused("dropout", backward="dropout_forward")
