@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import functional as real
 
 from ... import backend
 from ...planar import dense, enter, laid_out, leave
-from ..common.autograd import applied, fused
+from ..common.autograd import applied, fused, mapped
 
 # A mask that is drawn where it is used, from a seed: torch's own is written, read and kept (10 times as long).
 OP = backend.op("dropout", cpu=(*backend.FLOATS, torch.bfloat16), otherwise="torch")
@@ -53,7 +54,10 @@ def _entered(z, p):
 
 def _masked(z: Tensor, p: float, positions: tuple) -> Tensor:
     mask = torch.empty(z.shape[0], 1, z.shape[2], *positions, dtype=z.dtype, device=z.device)
-    mask = mask.bernoulli_(1 - p).div_(1 - p) if p < 1 else mask.zero_()
+    if mapped():  # functorch maps no draw that is written in place
+        mask = real.dropout(torch.ones_like(mask), p, True)
+    else:
+        mask = mask.bernoulli_(1 - p).div_(1 - p) if p < 1 else mask.zero_()
     return laid_out(z * mask, z)
 
 
