@@ -42,5 +42,6 @@ def why_not(self, name, device_type, dtype):
 operators, absent = backend.operators, backend.absent
 backend.operators = lambda name: getattr(torch.ops, library.NAMESPACE) if name == "cuda" else operators(name)
 backend.absent = lambda name: None if name == "cuda" else absent(name)
+backend.nodes = lambda: None  # those in C++ call the real operators
 backend.Op.why_not = why_not
 suite.kernels = suite.all_backends = emulated
