@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ... import backend, check
 from ...planar import dense, enter, leave
+from ..common.angle.gradient import turned_back
 from ..common.autograd import applied, fused
 from .reference import rotate_phase as reference
 
@@ -50,13 +51,8 @@ class _RotatePhase(torch.autograd.Function):
 
     @staticmethod
     def again(grad, out, theta):
-        re, im = grad.unbind(1)
-        t = theta.view(-1, *(1,) * (re.ndim - 1))
-        cos, sin = t.cos().to(grad.dtype), t.sin().to(grad.dtype)
-        turn = None
-        if out is not None:
-            turn = (im * out[:, 0] - re * out[:, 1]).flatten(1).to(theta.dtype).sum(1)
-        return torch.stack((re * cos + im * sin, im * cos - re * sin), 1), turn
+        *parts, turn = turned_back(grad, out, theta)
+        return torch.stack(parts, 1), turn
 
 
 if backend.compiled:
