@@ -45,7 +45,8 @@ def batch_norm_relu(
     Returns:
         Tensor like ``z``.
     Raises:
-        As `magnitude_batch_norm` and `magnitude_relu`; TypeError or ValueError for a ``residual`` unlike ``z``.
+        As `magnitude_batch_norm` and `magnitude_relu`; TypeError or ValueError for a ``residual`` unlike ``z`` and
+        for ``power_sums`` unlike a running power, also where nothing reads them.
     """
     z, was_complex = enter(z)
     if residual is not None:
@@ -56,6 +57,8 @@ def batch_norm_relu(
         check.same(residual, "residual", z, "z")
     check.threshold(c)
     batches, training, momentum, eps = check.batch_norm(z, running_power, weight, training, momentum, eps)
+    if power_sums is not None:
+        check.running(power_sums, "power_sums", z)
     settings = (batches, training, momentum, eps, float(c))
     chosen = backend.choose(OP, z)
     if chosen == "reference" or not readable(weight, z):
@@ -68,7 +71,8 @@ def batch_norm_relu(
     held = [None if t is None else t.detach() for t in (weight, residual)]
     if power_sums is not None and training and chosen == "triton":
         rest = (batches, momentum, eps, float(c))
-        y, rstd = run.batch_norm_relu_summed_forward.default(z.detach(), power_sums, running_power, *held, *rest)
+        sums = power_sums.detach().contiguous()
+        y, rstd = run.batch_norm_relu_summed_forward.default(z.detach(), sums, running_power, *held, *rest)
     else:
         y, rstd = run.batch_norm_relu_forward.default(z.detach(), running_power, *held, *settings)
     attach = applied(_BatchNormReLU, z, weight, residual)
