@@ -59,7 +59,7 @@ class Scheme:
         theta = angles(len(a), rng=rng, device=a.device)
         partner = partners(len(a), rng, a.device)
         b = self.other({"partner": partner})
-        b = b(a) if callable(b) and not isinstance(b, torch.Tensor) else a[b]
+        b = a[b] if isinstance(b, torch.Tensor) else b(a, rng)
         swap = (torch.randint(0, 2, (len(a),), generator=rng) == 1).to(a.device) if self.swap else None
         if swap is not None:
             chosen = swap.view(-1, 1, 1, 1)

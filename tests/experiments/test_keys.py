@@ -44,3 +44,16 @@ def test_what_the_cloud_sees_turned_back_is_a_or_b(b, swap):
         assert_close(second, nearest(second, bank), kind="network")
     else:
         assert_close(second.flatten(1).norm(dim=1), a.flatten(1).norm(dim=1), kind="network")
+
+
+@pytest.mark.parametrize("b", ["image", "both", "noise", "bank"])
+def test_a_seed_repeats_what_the_cloud_sees(b):
+    """Whatever else has drawn from torch's own generator meanwhile, and without drawing from it."""
+    a, bank = torch.randn(12, 3, 4, 4), torch.randn(5, 3, 4, 4)
+    before = torch.random.get_rng_state()
+    z, theta, swap = Scheme(b, True, bank).conceal(a, generator(1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(3)
+    for one, again in zip((z, theta, swap), Scheme(b, True, bank).conceal(a, generator(1)), strict=True):
+        assert torch.equal(one, again)
+    assert not torch.equal(z, Scheme(b, True, bank).conceal(a, generator(2))[0])
