@@ -17,7 +17,7 @@ from experiments.evaluate import stored
 from experiments.job import skipped
 from experiments.keys import scheme_of
 from experiments.networks import critic_kind
-from experiments.seeds import generator
+from experiments.seeds import generator, number
 from models.attackers import AnglePredictor
 
 ATTACK_FIELDS = ("attack_epochs", "attack_batch", "attack_lr", "attack_decay", "unet_width")
@@ -69,19 +69,20 @@ class Battery:
 
     @functools.cached_property
     def transcripts(self):
-        """What the cloud saw of both, and the victims' angles, which only the scoring is told."""
+        """What the cloud saw of both, and the victims' angles, which only the scoring is told (None without a key)."""
         a, own = self.features
-        public = scheme(self.job, self.model)
-        z, theta = transcript(public, a, self.job.seed, "victims")
-        return z, transcript(public, own, self.job.seed, "own")[0], theta
+        z, theta = transcript(self.job, self.model, a, "victims")
+        return z, transcript(self.job, self.model, own, "own")[0], theta
 
     def knowledge(self, **more):
-        facts = {"encode": self.model.encode, "scheme": scheme(self.job, self.model)} | more
+        facts = {"encode": self.model.encode} | more
+        facts |= {"scheme": scheme(self.job, self.model)} if self.model.keyed else {"gamma": noise_of(self.model)}
         return Knowledge(train=self.job.data.attacker.train, val=self.job.data.attacker.val, **facts)
 
     def on_open(self):
         """{name: result} for a network whose features cross in the open."""
-        return {"open-features": self._redraw("open-features", open_features, self.parent, *self.features)}
+        z, own_z, _ = self.transcripts
+        return {"open-features": self._redraw("open-features", open_features, self.parent, z, own_z)}
 
     def on_keyed(self):
         """({name: result}, the angle's result, its run) for a network under a key."""
@@ -180,10 +181,21 @@ def scheme(job, model):
     return found
 
 
-def transcript(scheme, a, seed, whose):
-    """What the cloud sees of features a `[N, C, h, w]`, and the angles `[N]`, which only the scoring is told."""
+def noise_of(model):
+    """The size of the noise that a network without a key adds to its features before they cross; 0 where it adds none."""
+    return getattr(model, "gamma", 0.0)
+
+
+def transcript(job, model, a, whose):
+    """What the cloud sees of features a `[N, C, h, w]`, and the angles `[N]`, which only the scoring is told; None
+    without a key."""
+    rng = generator(job.seed, "keys", "transcript", whose)
     with torch.no_grad():
-        return scheme.conceal(a, generator(seed, "keys", "transcript", whose))[:2]
+        if model.keyed:
+            return scheme(job, model).conceal(a, rng)[:2]
+        with torch.random.fork_rng(devices=[a.device] if a.is_cuda else []):
+            torch.manual_seed(number(rng))  # the network's own noise is drawn from torch's generator
+            return model.conceal(a), None
 
 
 def one_of_each(labels):

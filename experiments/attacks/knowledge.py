@@ -15,6 +15,7 @@ DESCRIPTIONS = {
     "encode": "query access to the device's encoder, on images of the adversary's own",
     "train": "images of the adversary's own, to learn from",
     "scheme": "how keys are drawn and where b comes from, which is public; the draws are the secret",
+    "gamma": "the size of the noise that a noisy network adds to its features, which is public; the draws are not",
     "val": "images of the adversary's own, to choose checkpoints by",
     "guess_angle": "the adversary's own angle predictor",
     "clean_features": "the victims' features before the rotation: no adversary has them; only the anchor is given them",

@@ -19,13 +19,14 @@ KEYED = {"angle predictor": angle, "inversion attack 1": inversion1, "inversion 
 
 def threat_model(form):
     """Who knows what, as the attacks declare it."""
-    seen = (
-        "what the cloud saw: features under the key" if form == "complex" else "the features, which cross in the open"
-    )
+    seen = {
+        "complex": "what the cloud saw: features under the key",
+        "noisy": "what the cloud saw: features under noise",
+    }.get(form, "the features, which cross in the open")
     lines = [f"  every adversary sees {seen}; none is given the victims' images, keys or clean features"]
     for name, module in (KEYED if form == "complex" else {"inversion": open_features}).items():
         lines.append(f"  {name} also knows")
-        lines += [f"    - {DESCRIPTIONS[fact]}" for fact in module.KNOWS]
+        lines += [f"    - {DESCRIPTIONS[fact]}" for fact in module.KNOWS if fact != "gamma" or form == "noisy"]
     return "\n".join(lines)
 
 

@@ -26,6 +26,7 @@ def world():
     everything = Knowledge(
         encode=model.encode,
         scheme=Scheme(),
+        gamma=0.0,
         train=data.attacker.train,
         val=data.attacker.val,
         clean_features=a,
