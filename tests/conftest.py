@@ -43,6 +43,17 @@ class Backend:
         """Runs kernels of ours, not torch's."""
         return self.name not in ("reference", None)
 
+    def dtypes(self, op: str | None = None) -> tuple:
+        """What it takes, by the operation's own table; of no operation in particular, float32 and wider."""
+        if self.compiled and op in house.OPS:
+            return getattr(house.OPS[op], self.name)
+        every = {d for row in house.OPS.values() for d in getattr(row, self.name)} if self.compiled else house.FLOATS
+        return tuple(d for d in house.FLOATS if d in every)
+
+    def widest(self, op: str | None = None) -> torch.dtype:
+        """float64 where it is taken: Triton's kernels have none."""
+        return max(self.dtypes(op), key=lambda dtype: dtype.itemsize)
+
 
 def expected() -> list[str]:
     """Backends whose absence is a failure: CVKERNELS_EXPECT (comma-separated), else what this machine can have."""
@@ -54,18 +65,21 @@ def expected() -> list[str]:
 
 
 def kernels(op: str | None = None) -> list[Backend]:
-    """The backends with kernels of ours that this machine has or must have; with ``op``, those that op ever has."""
+    """The backends with kernels of ours that this machine has or must have; with ``op``, those that op ever has.
+
+    Triton's interpreter takes minutes for what a device does in one launch. It is among them where both TRITON_INTERPRET
+    and CVKERNELS_EXPECT ask for it, on CPU tensors: so the tests that a GPU is held to run without one.
+    """
     found = [Backend("cpu")] if "cpu" in expected() or not house.absent("cpu") else []
-    # Triton's interpreter takes minutes for what a device does in one launch: it has test files of its own
     for name in ("triton", "cuda"):
         if name in expected() or GPU and not house.absent(name) and not house.interpreting():
-            found.append(Backend(name, "cuda"))
+            found.append(Backend(name, "cpu" if name == "triton" and house.interpreting() else "cuda"))
     return [b for b in found if op is None or getattr(house.OPS[op], b.name) and _by_default(op, b)]
 
 
 def _by_default(op: str, b: Backend) -> bool:
     """Whether the table ever chooses it: what only `use_backend` reaches is tested where its kernels are."""
-    row = house.default(op, b.device)
+    row = house.default(op, "cpu" if b.name == "cpu" else "cuda")  # interpreted or emulated it stands for a GPU's
     return row is not None and b.name in row.order
 
 
@@ -79,10 +93,6 @@ def _param(b: Backend, *values):
     marks = [pytest.mark.gpu] if b.device == "cuda" else []
     tail = [str(v).removeprefix("torch.") for v in values]
     return pytest.param(b, *values, id="-".join([str(b), *tail]), marks=marks)
-
-
-def _dtypes(op: str | None, b: Backend) -> tuple:
-    return getattr(house.OPS[op], b.name) if op in house.OPS and b.compiled else (torch.float32, torch.float64)
 
 
 def pytest_generate_tests(metafunc):
@@ -99,7 +109,7 @@ def pytest_generate_tests(metafunc):
             skip = pytest.mark.skip(reason=f"no kernels of {op or 'any operation'}: nothing compiled, no GPU")
             metafunc.parametrize(name, [pytest.param(Backend("reference"), id="none", marks=skip)], indirect=True)
         elif "dtype" in metafunc.fixturenames:
-            pairs = [_param(b, dtype) for b in found for dtype in _dtypes(op, b)]
+            pairs = [_param(b, dtype) for b in found for dtype in b.dtypes(op)]
             metafunc.parametrize((name, "dtype"), pairs, indirect=[name])
         else:
             metafunc.parametrize(name, [_param(b) for b in found], indirect=True)
@@ -110,8 +120,22 @@ def _forced(b: Backend):
     reason = house.absent(b.name) if b.compiled else None
     if reason:
         pytest.fail(f"the {b.name} backend is expected on this machine and is not there: {reason}")
-    with b.use():
+    with b.use(), _as_on_a_gpu(b):
         yield b
+
+
+@contextlib.contextmanager
+def _as_on_a_gpu(b: Backend):
+    """Triton's interpreter cuts off what a GPU rounds, and NumPy warns where a GPU goes on with NaN."""
+    if b.name != "triton" or not house.interpreting():
+        yield
+        return
+    import numpy
+
+    from tests.watch import rounding_bfloat16
+
+    with rounding_bfloat16(), numpy.errstate(all="ignore"):
+        yield
 
 
 @pytest.fixture

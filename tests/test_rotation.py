@@ -13,9 +13,10 @@ import cvkernels.functional as F
 import cvkernels.nn as cnn
 from cvkernels import to_channels_last, to_complex
 from tests.close import as_planar, assert_close, assert_equivariant
+from tests.conftest import Backend
 
 N, C, H, W = 5, 4, 7, 6
-CPU = torch.zeros(0)  # stands for a backend where only its device is asked for
+CPU = Backend("reference")
 
 
 def kernel(z, *shape):
@@ -83,9 +84,11 @@ def flat(z):
     return z.flatten(1 if z.is_complex() else 2)
 
 
-def feature(backend, dtype=torch.float64, n=N, layout="planar"):
+def feature(backend, dtype=None, n=N, layout="planar"):
+    """In float64 where no dtype is asked for, or what the backend has beside it."""
     generator = torch.Generator().manual_seed(n)
-    return LAYOUTS[layout](torch.randn(n, 2, C, H, W, generator=generator, dtype=dtype).to(backend.device))
+    z = torch.randn(n, 2, C, H, W, generator=generator, dtype=dtype or backend.widest())
+    return LAYOUTS[layout](z.to(backend.device))
 
 
 def law(layer, z):

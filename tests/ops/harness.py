@@ -6,6 +6,7 @@ gets a fresh contiguous float64 copy of the same values.
 """
 
 import os
+import re
 import subprocess
 import sys
 
@@ -192,6 +193,12 @@ def same(x: Tensor, y: Tensor) -> bool:
     """Equal to the last bit, NaN equal to NaN."""
     x, y = as_planar(x.detach()), as_planar(y.detach())
     return x.shape == y.shape and bool(((x == y) | (x.isnan() & y.isnan())).all())
+
+
+def says_it_cannot_be_mapped(message: str, op: str) -> bool:
+    """Of mapping, by name: a refusal of its dtype names the operation too."""
+    name = re.search(op.replace("_", "_?"), message, re.IGNORECASE)
+    return bool(name and re.search("vmap|batching rule|cannot be mapped", message, re.IGNORECASE))
 
 
 def with_lanes(code: str, lanes: str) -> str:

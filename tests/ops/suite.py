@@ -1,6 +1,5 @@
 """The checks that every operation inherits: `class TestRotate(Suite)` in its own test file."""
 
-import re
 from dataclasses import dataclass, field
 
 import pytest
@@ -26,6 +25,7 @@ from .harness import (
     leaves,
     outputs,
     same,
+    says_it_cannot_be_mapped,
 )
 
 
@@ -122,7 +122,7 @@ class Suite:
 
     def test_layouts(self, backend, form, layout):
         results = []
-        for dtype in (torch.float32, torch.float64)[: 2 if backend.compiled else 1]:
+        for dtype in [d for d in house.FLOATS if d in backend.dtypes(self.OP)][: 2 if backend.compiled else 1]:
             tensors = self.tensors(form, self.ODD, dtype, backend.device)
             results.append(compare(form(self.fn), tensors, self.FEATURES, layout, self.FIXED))
         for z, out in [(given[self.FEATURES[0]], o) for given, result in results for o in outputs(result)]:
@@ -172,11 +172,17 @@ class Suite:
     # --- autograd ---
 
     def test_gradcheck(self, backend, form):
+        if torch.float64 not in backend.dtypes(self.OP):
+            pytest.skip("finite differences need float64; test_sizes holds these gradients to the reference's")
         tensors = leaves(self.tensors(form, self.SMALL, torch.float64, backend.device), self.FIXED)
         assert torch.autograd.gradcheck(lambda *t: self._ordered(form, tensors, t), tuple(tensors.values()))
 
     def test_double_backward(self, backend, form):
-        tensors = leaves(self.tensors(form, self.SMALL, torch.float64, backend.device), self.FIXED)
+        dtype = backend.widest(self.OP)
+        tensors = leaves(self.tensors(form, self.SMALL, dtype, backend.device), self.FIXED)
+        if self.TWICE and dtype != torch.float64:  # finite differences need it
+            self.second_gradients_agree(form, tensors)
+            return
         if self.TWICE or not backend.compiled:
             call = lambda *t: self._ordered(form, tensors, t)  # noqa: E731
             assert torch.autograd.gradgradcheck(call, tuple(tensors.values()))
@@ -187,8 +193,25 @@ class Suite:
         with pytest.raises(RuntimeError, match=f"{self.OP} is differentiable once"):
             sum(g.square().sum() for g in first).backward()
 
+    def second_gradients_agree(self, form, tensors):
+        """Of every gradient, towards all that it depends on, against the reference's in float64."""
+        wide = leaves({k: v.double().cpu() for k, v in tensors.items()}, self.FIXED)
+        given = [v for v in tensors.values() if v.requires_grad]
+        got = self.second_gradients(form, tensors, given)
+        with use_backend("reference"):
+            want = self.second_gradients(form, wide, [v for v in wide.values() if v.requires_grad])
+        for g, w in zip(got, want, strict=True):
+            assert_close(g, w, name="second gradient")
+
+    def second_gradients(self, form, tensors, wanted):
+        outs = outputs(form(self.fn)(**tensors))
+        grads = [incoming(o).requires_grad_() for o in outs]
+        first = torch.autograd.grad(outs, wanted, grads, create_graph=True)
+        seeds = [incoming(g, seed=2) for g in first]
+        return torch.autograd.grad(first, [*grads, *wanted], seeds, allow_unused=True, materialize_grads=True)
+
     def test_func_grad(self, backend, form):
-        tensors = leaves(self.tensors(form, self.ODD, torch.float64, backend.device), self.FIXED)
+        tensors = leaves(self.tensors(form, self.ODD, backend.widest(self.OP), backend.device), self.FIXED)
         if form.kwargs.get("training"):
             tensors.pop("running_power", None)  # functorch lets nothing outside be written to, as in torch's batch norm
         result = form(self.fn)(**tensors)
@@ -207,7 +230,7 @@ class Suite:
     def test_vmap(self, backend, form):
         """Mapped, or refused by name; plain torch is never refused."""
         stacked = {}
-        for k, v in self.tensors(form, self.ODD, torch.float64, backend.device).items():
+        for k, v in self.tensors(form, self.ODD, backend.widest(self.OP), backend.device).items():
             if k != "running_power" or not form.kwargs.get("training"):  # functorch maps no write to one of them
                 stacked[k] = torch.stack((v, v + 1))
         self.maps_or_refuses(backend, lambda t: tuple(outputs(form(self.fn)(**t))), stacked)
@@ -224,7 +247,7 @@ class Suite:
         try:
             got = torch.func.vmap(call)(stacked)
         except RuntimeError as refused:
-            assert backend.compiled and re.search(self.OP.replace("_", "_?"), str(refused), re.IGNORECASE)
+            assert backend.compiled and says_it_cannot_be_mapped(str(refused), self.OP)
             return
         each = [call({k: v[i] for k, v in stacked.items()}) for i in range(2)]
         for g, *w in zip(got, *each, strict=True):

@@ -65,7 +65,7 @@ def test_a_nan_angle_spoils_its_own_sample_only(backend):
 
 def test_one_tensor_for_both(backend):
     """The same memory twice: its gradient is the sum of the two."""
-    a = torch.randn(2, 3, 4, dtype=torch.float64, device=backend.device, requires_grad=True)
-    theta = torch.tensor([0.3, 1.1], dtype=torch.float64, device=backend.device)
+    a = torch.randn(2, 3, 4, dtype=backend.widest(OP), device=backend.device, requires_grad=True)
+    theta = torch.tensor([0.3, 1.1], dtype=a.dtype, device=backend.device)
     (grad,) = torch.autograd.grad(F.rotate(a, a, theta).sum(), a)
-    assert_close(grad, (2 * theta.cos()).view(2, 1, 1).expand(2, 3, 4))
+    assert_close(grad, (2 * theta.double().cos()).view(2, 1, 1).expand(2, 3, 4))
