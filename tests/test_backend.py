@@ -212,10 +212,10 @@ def test_forced_but_on_another_device():
 
 
 NEVER = {
-    "conv2d": lambda: F.conv2d(torch.randn(1, 2, 3, 5, 5), torch.randn(2, 4, 3, 3, 3)),
-    "linear": lambda: F.linear(torch.randn(1, 2, 3), torch.randn(2, 4, 3)),
-    "avg_pool2d": lambda: F.avg_pool2d(torch.randn(1, 2, 3, 4, 4), 2),
-    "dropout": lambda: F.dropout(torch.randn(1, 2, 3)),
+    "conv2d": lambda at: F.conv2d(torch.randn(1, 2, 3, 5, 5, device=at), torch.randn(2, 4, 3, 3, 3, device=at)),
+    "linear": lambda at: F.linear(torch.randn(1, 2, 3, device=at), torch.randn(2, 4, 3, device=at)),
+    "avg_pool2d": lambda at: F.avg_pool2d(torch.randn(1, 2, 3, 4, 4, device=at), 2),
+    "dropout": lambda at: F.dropout(torch.randn(1, 2, 3, device=at)),
 }
 
 
@@ -232,8 +232,8 @@ def test_an_operation_that_never_has_a_backend_uses_torch(monkeypatch, kernel, n
     if hasattr(function, "reference"):
         monkeypatch.setattr(function, "reference", refuse)
         with use_backend("reference"), pytest.raises(AssertionError):
-            NEVER[name]()
-    assert reached(NEVER[name]) == set()
+            NEVER[name](kernel.device)
+    assert reached(lambda: NEVER[name](kernel.device)) == set()
 
 
 @pytest.mark.parametrize("forward, backward", [("reference", "kernel"), ("kernel", "reference")])
