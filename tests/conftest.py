@@ -67,8 +67,8 @@ def expected() -> list[str]:
 def kernels(op: str | None = None) -> list[Backend]:
     """The backends with kernels of ours that this machine has or must have; with ``op``, those that op ever has.
 
-    Triton's interpreter takes minutes for what a device does in one launch. It is among them where both TRITON_INTERPRET
-    and CVKERNELS_EXPECT ask for it, on CPU tensors: so the tests that a GPU is held to run without one.
+    Triton's interpreter takes minutes for what a device does in one launch: it is among them where TRITON_INTERPRET and
+    CVKERNELS_EXPECT both ask for it, on CPU tensors. So the tests that a GPU is held to run without one.
     """
     found = [Backend("cpu")] if "cpu" in expected() or not house.absent("cpu") else []
     for name in ("triton", "cuda"):

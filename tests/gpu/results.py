@@ -22,15 +22,28 @@ def pytest_counts(output: str) -> dict[str, int]:
     return {}
 
 
-def sanitizer_verdict(output: str) -> tuple[str, str]:
-    """(status, what it said). A tool that cannot attach to the GPU is no failure of ours, but it is said."""
+# what small_shapes.py says of a kernel that is right
+CHECKED = re.compile(r"^\w+ (?:cuda|triton) torch\.\w+ [\w-]+$", re.M)
+REFUSED = re.compile(
+    r"^=+ (?:Internal Sanitizer )?Error:.*(?:unable to|failed to|not supported|no attachable|debugger).*", re.M | re.I
+)
+
+
+def sanitizer_verdict(code: int, output: str) -> tuple[str, str]:
+    """(status, what it said). A tool that cannot attach to the GPU is no failure of ours, but it is said. It says so in
+    lines of its own and before a kernel ran: any other refusal is an error of the script."""
     summary = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (.*)", output)
-    refused = re.search(r"(.*(?:[Uu]nable to|[Ff]ailed to|not supported|[Nn]o attachable|debugger).*)", output)
-    if "small shapes: passed" not in output and refused:
-        return "left out", f"could not attach: {refused[1].strip()[:200]}"
-    if not summary:
-        return "failed", "no summary from compute-sanitizer"
-    return ("passed" if re.match(r"0 (errors|hazards)", summary[1]) else "failed"), summary[1].strip()
+    said = summary[1].strip() if summary else "no summary from compute-sanitizer"
+    refused = REFUSED.search(CHECKED.split(output, maxsplit=1)[0])
+    if refused and "small shapes: passed" not in output:
+        return "left out", f"could not attach: {refused[0].strip()[:200]}"
+    if "small shapes: passed" not in output:
+        own = [line for line in output.splitlines() if line.strip() and not line.startswith("==")]
+        return "failed", f"{said}, but the script did not pass: {own[-1].strip()[:150] if own else 'no output'}"
+    clean = summary and re.match(r"0 (errors|hazards)", said)
+    if clean and code:
+        return "failed", f"exit code {code}, though {said}"
+    return ("passed" if clean else "failed"), said
 
 
 def verdict(step: str, code: int | None, output: str) -> tuple[str, str]:
@@ -38,7 +51,7 @@ def verdict(step: str, code: int | None, output: str) -> tuple[str, str]:
     if code is None:
         return "timed out", "over its time limit"
     if step in ("memcheck", "racecheck"):
-        return sanitizer_verdict(output)
+        return sanitizer_verdict(code, output)
     lines = [line for line in output.strip().splitlines() if line.strip()]
     last = lines[-1].strip() if lines else "no output"
     if step.startswith("tests") or step == "large":

@@ -13,6 +13,8 @@ from cvkernels import backend
 from tests.gpu import __main__ as job
 from tests.gpu import loss_curve, plan, results, small_shapes
 
+KERNEL = "rotate triton torch.float32 contiguous"  # small_shapes.py says so where it is right
+
 
 def names(out="x"):
     return [step.name for step in plan.steps(plan.Path(out), job.benchmarked())]
@@ -113,7 +115,21 @@ def test_a_missing_requirement_names_its_wheel(monkeypatch, capsys):
         ("gate", 1, "FAILED\ngate: 200 passed, 1 failed in 80 s", "failed", "gate: 200 passed, 1 failed in 80 s"),
         ("build", 0, "", "passed", "no output"),
         ("memcheck", 0, "small shapes: passed\n== ERROR SUMMARY: 0 errors", "passed", "0 errors"),
-        ("memcheck", 9, "Invalid __global__ read\nERROR SUMMARY: 3 errors", "failed", "3 errors"),
+        ("memcheck", 9, f"{KERNEL}\nsmall shapes: passed\n== ERROR SUMMARY: 3 errors", "failed", "3 errors"),
+        ("memcheck", 1, "small shapes: passed\n== ERROR SUMMARY: 0 errors", "failed", "exit code 1, though 0 errors"),
+        (  # a kernel that gives the wrong numbers and touches nothing that is not its own
+            "memcheck", 1, f"{KERNEL}\nAssertionError: y: RMS error\n========= ERROR SUMMARY: 0 errors",
+            "failed", "0 errors, but the script did not pass: AssertionError: y: RMS error",
+        ),
+        (
+            "memcheck", 1, "RuntimeError: Failed to find C compiler. not supported\n========= ERROR SUMMARY: 0 errors",
+            "failed",
+            "0 errors, but the script did not pass: RuntimeError: Failed to find C compiler. not supported",
+        ),
+        (
+            "memcheck", 9, f"{KERNEL}\n========= Error: Unable to go on\nRuntimeError: x\n== ERROR SUMMARY: 1 error",
+            "failed", "1 error, but the script did not pass: RuntimeError: x",
+        ),
         (
             "racecheck", 0, "small shapes: passed\n== RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)",
             "passed", "0 hazards displayed (0 errors, 0 warnings)",
@@ -122,7 +138,11 @@ def test_a_missing_requirement_names_its_wheel(monkeypatch, capsys):
             "memcheck", 1, "========= Error: Unable to attach to the device\n== ERROR SUMMARY: 1 error",
             "left out", "could not attach: ========= Error: Unable to attach to the device",
         ),
-        ("memcheck", 127, "Traceback", "failed", "no summary from compute-sanitizer"),
+        (
+            "memcheck", 127, "Traceback",
+            "failed", "no summary from compute-sanitizer, but the script did not pass: Traceback",
+        ),
+        ("racecheck", 0, "small shapes: passed", "failed", "no summary from compute-sanitizer"),
     ],
 )  # fmt: skip
 def test_verdicts(step, code, output, status, said):
