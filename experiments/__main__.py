@@ -69,11 +69,15 @@ def _attack(verbs):
         f"<run>/attacks/report.md. {STATUS}",
     )
     attack.add_argument("run", help="its folder, or the first digits of its id")
-    attack.add_argument("--control", metavar="RUN", help="a run of the original network: the positive control")
+    attack.add_argument(
+        "--control",
+        metavar="RUN",
+        help="a run of the original network, of the same network, cut, data and seed: the positive control",
+    )
     attack.add_argument("--runs", default="runs", metavar="DIR", help="where runs lie (default runs)")
     attack.add_argument("--data-root", metavar="DIR", help="the folder that holds the run's data")
     attack.add_argument("--accept-checksum-mismatch", action="store_true", help="as in train")
-    _work_options(attack)
+    _work_options(attack, "the adversary's own (default: the run's); the victims' keys are the run's", None)
 
 
 def _compare(verbs):
@@ -101,11 +105,11 @@ def _data_options(verb, sets, default):
     )
 
 
-def _work_options(verb):
+def _work_options(verb, seed="of everything but the split of the data (default 0)", default=0):
     verb.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU where there is one (default)"
     )
-    verb.add_argument("--seed", type=int, default=0, help="of everything but the split of the data (default 0)")
+    verb.add_argument("--seed", type=int, default=default, help=seed)
     verb.add_argument(
         "--set",
         action="append",

@@ -20,7 +20,10 @@ from experiments.networks import critic_kind
 from experiments.seeds import generator, number
 from models.attackers import AnglePredictor
 
-ATTACK_FIELDS = ("attack_epochs", "attack_batch", "attack_lr", "attack_decay", "unet_width")
+ATTACK_FIELDS = (
+    *("attack_epochs", "attack_batch", "attack_lr", "attack_decay", "unet_width"),
+    *("wrong_sign", "single_part", "shared_kernels"),
+)
 ANGLE_FIELDS = ("angle_epochs", "angle_batch", "angle_lr", "angle_loss")
 OPEN = ("open-features",)  # the attacks on a network whose features cross in the open
 KEYED = ("clean-features", "angle", "inversion1", "inversion2")
@@ -55,10 +58,14 @@ class Battery:
         job: whose settings say how long an adversary learns.
         model: trained, in inference mode.
         parent: its run; the attacks' runs carry its id.
+        seed: the adversary's, the job's if not given. An attack gets a number made from it, since whoever has the job's
+            own seed has the victims' keys.
     """
 
-    def __init__(self, job, model, parent):
+    def __init__(self, job, model, parent, seed=None):
         self.job, self.model, self.parent = job, model, parent
+        self.seed = job.seed if seed is None else seed
+        self.attacker = number(generator(self.seed, "attacker"))
         self.victims, self.own = job.data.defender.test, job.data.attacker.test
         self.shown = one_of_each(self.victims.labels)
 
@@ -75,7 +82,7 @@ class Battery:
         return z, transcript(self.job, self.model, own, "own")[0], theta
 
     def knowledge(self, **more):
-        facts = {"encode": self.model.encode} | more
+        facts = {"encode": query(self.model)} | more
         facts |= {"scheme": scheme(self.job, self.model)} if self.model.keyed else {"gamma": noise_of(self.model)}
         return Knowledge(train=self.job.data.attacker.train, val=self.job.data.attacker.val, **facts)
 
@@ -110,7 +117,7 @@ class Battery:
         """
         job = self.job
         fields = {k: v for k, v in presets.as_dict(job.settings).items() if k in ATTACK_FIELDS}
-        run = runs.Run(job.place, name, {**fields, "on": parent.id, "seed": job.seed}, job.data.fingerprint)
+        run = runs.Run(job.place, name, {**fields, "on": parent.id, "seed": self.seed}, job.data.fingerprint)
         if not skipped(job, run):
             run.start()
             job.progress.start()
@@ -125,7 +132,7 @@ class Battery:
             facts = {"clean_features": torch.cat(clean)} if clean else {}
             facts |= {k: getattr(knowledge, k) for k in module.KNOWS if k not in facts}
             result = module.attack(
-                Transcript(torch.cat((seen, own_seen))), Knowledge(**facts), job.settings, job.seed, log
+                Transcript(torch.cat((seen, own_seen))), Knowledge(**facts), job.settings, self.attacker, log
             )
             victims, own = self.victims.unit().pixels, self.own.unit().pixels
             images, own_images = result.images.split((len(victims), len(own)))
@@ -146,7 +153,7 @@ class Battery:
         """The angle attack: (its errors, the predictor as a function of z, its run)."""
         job, (z, _, theta) = self.job, self.transcripts
         fields = {k: v for k, v in presets.as_dict(job.settings).items() if k in ANGLE_FIELDS}
-        run = runs.Run(job.place, "angle", {**fields, "on": self.parent.id, "seed": job.seed}, job.data.fingerprint)
+        run = runs.Run(job.place, "angle", {**fields, "on": self.parent.id, "seed": self.seed}, job.data.fingerprint)
         kind = critic_kind(job.settings)
         if not skipped(job, run):
             run.start()
@@ -157,7 +164,7 @@ class Battery:
                 job.progress.epoch(epoch, epochs, f"own validation error {m['val_angle_error']:.3f} rad")
 
             knowledge = self.knowledge().only(angle.KNOWS)
-            guesses, predictor = angle.attack(Transcript(z), knowledge, job.settings, job.seed, log, kind)
+            guesses, predictor = angle.attack(Transcript(z), knowledge, job.settings, self.attacker, log, kind)
             errors = metrics.angle_errors(guesses, theta)
             run.save(predictor.state_dict())
             run.save({"theta": theta, "guess": guesses, **errors}, "angles.safetensors")
@@ -181,8 +188,18 @@ def scheme(job, model):
     return found
 
 
+def query(model):
+    """What an adversary has of a network: its encoder, as a function of images."""
+    encoder = model.encoder
+
+    def encode(x):
+        return encoder(x)
+
+    return encode
+
+
 def noise_of(model):
-    """The size of the noise that a network without a key adds to its features before they cross; 0 where it adds none."""
+    """The size of the noise that a network without a key adds to its features before they cross, 0 where none."""
     return getattr(model, "gamma", 0.0)
 
 

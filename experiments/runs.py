@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-FORMAT = 3  # raised by hand when the same settings would give other numbers
+FORMAT = 4  # raised by hand when the same settings would give other numbers
 PART = ".part"  # what an unfinished file's name ends in
 STATE = "state.safetensors"  # all that an interrupted run needs to go on
 

@@ -59,8 +59,8 @@ def train(args):
 
 def attack_run(args):
     run, settings, name, seed = _finished(args.run, args.runs)
-    control = _finished(args.control, args.runs) if args.control else None
     settings = _changed(settings, args.changes, attack.ATTACK_FIELDS + attack.ANGLE_FIELDS)
+    control = _control(args.control, args.runs, run, settings, seed) if args.control else None
     device = choose_device(args.device)
     progress = Progress([("", 0.0)])
     args.data = name
@@ -80,13 +80,11 @@ def attack_run(args):
         here = replace(job, settings=settings, place=run.folder / "attacks")
         model = build(settings, found, seed).to(device)
         model.load_state_dict(run.load())
-        return attack.Battery(here, model.eval(), run)
+        return attack.Battery(here, model.eval(), run, args.seed)
 
     results = {"run": run, "settings": settings, "data": found}
     if control:
-        other = _changed(control[1], args.changes, attack.ATTACK_FIELDS + attack.ANGLE_FIELDS)
-        results["control"] = battery(control[0], other).on_open()["open-features"]
-        results["control_error"] = control[0].summary()["test_error"]
+        results["control"] = battery(*control).on_open()["open-features"]
     victims = battery(run, settings)
     if settings.form == "complex":
         results["attacks"], results["angle"], _ = victims.on_keyed()
@@ -213,6 +211,23 @@ def _finished(name, root):
             f"{folder} was trained under format {kept['format']}, this is format {runs.FORMAT}: train it anew"
         )
     return run, replace(preset, **settings | tuples), kept["settings"]["data"], kept["settings"]["seed"]
+
+
+def _control(name, root, run, settings, seed):
+    """The control of an attack on `run`: (its run, its settings with the attacker of `settings`)."""
+    if settings.form == "original":
+        raise UsageError("`--control` is for the other forms, an original network is its own control; leave it out")
+    control, its, _, its_seed = _finished(name, root)
+    pairs = {"form": (its.form, "original"), "network": (its.network, settings.network)}
+    pairs |= {"cut": (its.cut, settings.cut), "seed": (its_seed, seed), "data": (control.data, run.data)}
+    wrong = [f"{what} {got} and not {must}" for what, (got, must) in pairs.items() if got != must]
+    if wrong:
+        raise UsageError(
+            "`--control` must be a run of the original network, of the same network, cut, data and seed; "
+            f"{control.folder} has {', '.join(wrong)}"
+        )
+    attacker = {name: getattr(settings, name) for name in attack.ATTACK_FIELDS + attack.ANGLE_FIELDS}
+    return control, replace(its, **attacker)
 
 
 def _changed(settings, changes, fields):

@@ -35,7 +35,7 @@ def table(results):
     score = {k: f"{v['victims']['rmse']:.3f}" for k, v in results["attacks"].items()}
     control, mean = results.get("control"), results["mean_image"]["rmse"]
     verdict = "not run (--control)"
-    if results["settings"].form != "complex":
+    if results["settings"].form == "original":  # its own control; no other network's features are the original's
         control = results["attacks"]["open-features"]
     if control:
         passed = metrics.control(control["victims"]["rmse"], mean)
