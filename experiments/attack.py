@@ -3,6 +3,7 @@
 They learn from the attacker's half of the training images and are scored on the defender's half of the test images:
 the pictures of users whose classification error stands in the same row, which neither party learned from. How they do
 on the attacker's own test half is recorded beside it (`own_test`): what an adversary could know of its own success.
+(Without `halves` both parties hold the same images.)
 """
 
 import functools
@@ -141,7 +142,7 @@ class Battery:
             run.save({"images": images[self.shown]}, "redrawn.safetensors")
             run.finish(
                 victims=metrics.image_errors(images, victims),
-                published_units=metrics.published_units(images, victims),
+                published_units=metrics.published_units(images, victims, metrics.ROMECH.get(job.data.name)),
                 own_test=metrics.image_errors(own_images, own),
                 kept=best,
                 epochs=job.settings.attack_epochs,

@@ -30,6 +30,19 @@ def threat_model(form):
     return "\n".join(lines)
 
 
+def learned_from(halves):
+    """Whose images the attacks learned from and are scored on, a sentence or two."""
+    if halves:
+        return (
+            "The attacks learned from the attacker's half of the training images and are scored on the defender's half "
+            "of the test images."
+        )
+    return (
+        "Nothing was halved: the attacks learned from the very images that the network learned from, and are scored on "
+        "its test images."
+    )
+
+
 def table(results):
     """Rows of text, a header first."""
     score = {k: f"{v['victims']['rmse']:.3f}" for k, v in results["attacks"].items()}
@@ -75,8 +88,7 @@ def write(out, results):
         "|---|---|",
         *(f"| {' | '.join(row)} |" for row in body),
         "",
-        "RMSE of pixels 0..1; lower means that the attack sees more. The attacks learned from the attacker's half and "
-        "are scored on the defender's test images.",
+        f"RMSE of pixels 0..1; lower means that the attack sees more. {learned_from(settings.halves)}",
         *(f"Of the data: {note}." for note in data.notes),
         "",
         f"U-Net of width {settings.unet_width}, {settings.attack_epochs} epochs; run `{run.folder.name}`, "

@@ -86,3 +86,14 @@ def test_without_a_control_only_an_original_network_has_one(tmp_path):
         page = (run / "attacks" / "report.md").read_text()
         line = next(line for line in page.splitlines() if "positive control" in line)
         assert said in line
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_the_page_says_whose_images_the_attacks_learned_from(halves, tmp_path):
+    run = untrained(tmp_path, "original", f"halves={halves}")
+    assert main(attacking(tmp_path, run)) == 0
+    page = (run / "attacks" / "report.md").read_text()
+    assert ("learned from the attacker's half" in page) is halves
+    assert ("the very images that the network learned from" in page) is not halves
+    (found,) = (run / "attacks").glob("open-features/*/summary.json")
+    assert json.loads(found.read_text())["published_units"].keys() == {"paper", "report"}  # romech has no digits
