@@ -13,17 +13,17 @@ The complex form has no bias in its processor. For CelebA's 40 attributes each l
 
 from torch import nn
 
+from models.choices import CUTS
 from models.forms import assemble
 
 FEATURES = (384, 13, 13)  # what crosses to the cloud, [C, h, w], for images of 224x224
-CUTS = ("report", "authors")
 
 
 def alexnet(form="complex", classes=40, cut="report", c="channel_mean", **options):
     """AlexNet in one of its forms, `[N, 3, 224, 224]` -> `[N, classes]`.
 
     Args:
-        form: one of `models.forms.FORMS`.
+        form: one of `models.choices.FORMS`.
         cut: `'report'`: 96, 256 and 384 channels with local response norm; `'authors'`: torchvision's 64, 192, 384.
         c: see `models.layers.complex_layers`; the paper's for networks without batch norm, the authors' is `'mean'`.
         options: generator, weights, gamma, detach_b, both as in `models.forms.assemble`.

@@ -25,7 +25,7 @@ def lenet(form="complex", classes=10, **options):
     """The classical LeNet in one of its forms, `[N, 3, 32, 32]` -> `[N, classes]`.
 
     Args:
-        form: one of `models.forms.FORMS`.
+        form: one of `models.choices.FORMS`.
         options: generator, weights, c, gamma, detach_b, both as in `models.forms.assemble`.
     """
     encoder = [nn.Conv2d(3, 6, 5), nn.ReLU(), nn.AvgPool2d(2)]

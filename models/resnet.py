@@ -12,12 +12,11 @@ zeros on both sides (option A), which has no parameters and turns with its input
 
 from torch import nn
 
+from models.choices import CUTS, DEPTHS, VARIANTS
 from models.forms import assemble
 from models.layers import REAL
 from models.layout import narrower_wider
 
-DEPTHS = (20, 32, 44, 56, 110)
-VARIANTS = ("alpha", "beta")
 FEATURES = {"report": (16, 32, 32), "authors": (32, 16, 16)}  # what crosses to the cloud, [C, h, w], of each cut
 
 
@@ -27,11 +26,11 @@ def resnet(depth=20, variant="alpha", form="complex", classes=10, cut="report", 
     Args:
         depth: one of `DEPTHS`.
         variant: `'alpha'`: the processor ends with the first map of 8x8; `'beta'`: one block before the end.
-        form: one of `models.forms.FORMS`.
-        cut: where the encoder ends, a key of `FEATURES`.
+        form: one of `models.choices.FORMS`.
+        cut: where the encoder ends, one of `CUTS`.
         options: generator, weights, c, gamma, detach_b, both as in `models.forms.assemble`.
     """
-    for name, value, known in (("depth", depth, DEPTHS), ("variant", variant, VARIANTS), ("cut", cut, tuple(FEATURES))):
+    for name, value, known in (("depth", depth, DEPTHS), ("variant", variant, VARIANTS), ("cut", cut, CUTS)):
         if value not in known:
             raise ValueError(f"`{name}` must be one of {', '.join(map(str, known))}, got {value!r}")
     n = (depth - 2) // 6

@@ -20,7 +20,7 @@ def vgg16(form="complex", classes=200, c="channel_mean", **options):
     """VGG-16 in one of its forms, `[N, 3, 224, 224]` -> `[N, classes]`.
 
     Args:
-        form: one of `models.forms.FORMS`.
+        form: one of `models.choices.FORMS`.
         classes: 200 for CUB-200-2011, 40 for CelebA's attributes (logits for a binary cross-entropy each).
         c: see `models.layers.complex_layers`; the paper's for networks without batch norm. With c = 1 moduli below 1
             are squared by each of six layers, and at first no gradient is left.

@@ -8,8 +8,8 @@ from torch.nn.functional import interpolate
 from experiments.data import cifar, pictures
 from experiments.data.deal import content, deal, stratified
 from experiments.data.images import DataError, Images, Source
+from experiments.settings import SETS
 
-SETS = ("digits", "cifar10", "cifar100", "celeba", "cub", "folder")
 LABELS = {"cifar100": cifar.LABELS, "celeba": tuple(pictures.ATTRIBUTES)}  # the kinds of labels to choose from
 SIDE = 32
 
