@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-SETS = ("digits", "cifar10", "cifar100", "celeba", "cub", "folder")
+from experiments.settings import CHOICES, PRESETS, SETS
+
 STATUS = (
     "Exit status: 0 done, 1 it could not be done or did not show what it had to (the reason is on the last line), 2 a "
     "bad argument, 130 interrupted; the same command then continues."
@@ -54,8 +55,8 @@ def _train(verbs):
         f"interrupted run and skips a finished one. {STATUS}",
     )
     train.add_argument("network", help="lenet, resnet20-alpha to resnet110-beta, vgg16, alexnet")
-    train.add_argument("form", choices=("original", "layers", "noisy", "complex"), help="of the network")
-    train.add_argument("--preset", choices=("report", "authors", "fast"), default="report", help="(default report)")
+    train.add_argument("form", choices=CHOICES["form"], help="of the network")
+    train.add_argument("--preset", choices=PRESETS, default="report", help="(default report)")
     _data_options(train, SETS, "cifar10")
     _work_options(train)
     _run_options(train)

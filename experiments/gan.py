@@ -16,9 +16,12 @@ def turns(settings, step):
 
     `together`: the task each batch, the critic every `critic_every`-th, the generator every `generator_every`-th, as
     the WGAN's own 5:1. `1:1:7`: in turn, one batch task, one generator, seven critic, as the seed report's code.
+    A `summed` generator step is part of the task's.
     """
     if settings.adversary == "off":
         return True, False, False
+    if settings.generator_step == "summed":
+        return True, step % settings.critic_every == 0, False
     if settings.schedule == "1:1:7":
         turn = step % 9
         return turn == 0, turn >= 2, turn == 1
@@ -94,8 +97,18 @@ class Wgan:
     def encoder_gradients(self, x, key, theta_fake, weight=1.0):
         """The adversarial gradient of each encoder parameter, in order; gradients flow through a, b and the fakes."""
         a = self.walk.model.encode(x)
-        fakes = make_fakes(self.walk.conceal(a, key), theta_fake)
-        return torch.autograd.grad(gap(self.critic, a, fakes) * weight, self.encoder_parameters)
+        loss = self.encoder_loss(a, self.walk.conceal(a, key), theta_fake)
+        return torch.autograd.grad(loss * weight, self.encoder_parameters, materialize_grads=True)
+
+    def encoder_loss(self, a, z, theta_fake):
+        """What the encoder lowers, a scalar: the gap, or -E[D(a')]."""
+        a, z = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (a, z))
+        fakes = make_fakes(z, theta_fake)
+        if self.settings.detach_fakes:
+            fakes = fakes.detach()
+        if self.settings.generator_loss == "fakes":
+            return -self.critic(fakes.flatten(0, 1)).mean()
+        return gap(self.critic, a, fakes)
 
     def generator_step(self, x, key, theta_fake, weight=1.0):
         """Move the encoder so that real and fake features lie closer together."""

@@ -3,6 +3,10 @@
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 
+from models.choices import CUTS, FORMS, GENERATORS, NETWORKS
+
+SETS = ("digits", "cifar10", "cifar100", "celeba", "cub", "folder")
+
 
 @dataclass(frozen=True)
 class Report:
@@ -18,6 +22,9 @@ class Report:
     gamma: float = 0.5  # size of the noise of form noisy
     weights: str = "complex"  # complex, or real: one kernel for both parts
     c: str = "auto"  # modulus from which a feature passes unchanged, channel_mean or mean; auto: see `modulus`
+    detach_modulus: bool = False  # the ReLU's factor and the norm's statistic are constants in the backward pass
+    norm_power: float = 1.0  # mean |f|² behind a norm
+    init: str = "default"  # torch's, or normal: N(0, 1) for each kernel outside the generator
     detach_b: bool = False  # no gradient through the other image
     b: str = "image"  # image: another of the batch; both: in pairs, both decoded; noise; bank: of stored features
     bank: int = 100  # images whose features are stored
@@ -28,7 +35,9 @@ class Report:
     halves: bool = True
     labels: str = "default"  # CIFAR-100: fine, coarse; CelebA: all, public, private
     side: int = 224  # pixels of pictures that are scaled: CelebA, CUB-200-2011, a folder
+    standardise: bool = False  # pixels by the mean and deviation of CIFAR's channels instead of .5 and .5
     augment: bool = False  # crop and flip, each sample with its own draw
+    crop: bool = True  # false: flip alone
     # the classifier
     epochs: int = 100
     batch: int = 128
@@ -48,6 +57,8 @@ class Report:
     generator_lr: float = 5e-4
     clip_critic_lr: float = 5e-5
     clip_generator_lr: float = 5e-5
+    generator_loss: str = "gap"  # what the encoder lowers: gap, E[D(a)] - E[D(a')]; or fakes, -E[D(a')]
+    generator_step: str = "own"  # on the loss above alone; or summed: both optimisers step on its and the task's sum
     schedule: str = "together"  # together: task and critic each batch, generator every fifth; or 1:1:7 in turn
     critic_every: int = 1
     generator_every: int = 5
@@ -61,21 +72,29 @@ class Report:
     angle_batch: int = 32
     angle_lr: float = 5e-4
     angle_loss: str = "circular"  # circular, or raw: the report's unwrapped L1
+    # faults of published code, each off in every preset: for the experiment that explains a published number
+    batch_statistics: bool = False  # the processor's norms use the batch's statistics in inference too
+    detach_fakes: bool = False  # no gradient through the fakes: what is left of the encoder's adversarial gradient
+    wrong_sign: bool = False  # attack 1 turns by the angle it found once more, and not back
+    single_part: bool = False  # attack 2's U-Net is shown the real part alone
+    shared_kernels: bool = False  # the second to the fifth of a U-Net block's convolutions are one and the same
 
     preset = "report"
-    departures = ()
 
 
 @dataclass(frozen=True)
 class Authors(Report):
-    """The protocol of the authors' 2022 code, mended likewise, as far as this engine carries it; see `departures`.
-    LeNet's; `AUTHORS` has what other networks have."""
+    """The protocol of the authors' 2022 code, mended likewise, as far as this engine carries it: `departures` has the
+    rest. LeNet's; `AUTHORS` has what other networks have."""
 
     cut: str = "authors"
     generator: str = "wide"
     weights: str = "real"
+    detach_modulus: bool = True
+    norm_power: float = 2.0
     b: str = "both"
     fakes: str = "quarter"
+    standardise: bool = True
     augment: bool = True
     halves: bool = False
     epochs: int = 50
@@ -88,6 +107,8 @@ class Authors(Report):
     k: int = 2
     clip_critic_lr: float = 1e-4
     clip_generator_lr: float = 1e-4
+    generator_loss: str = "fakes"
+    generator_step: str = "summed"
     critic_every: int = 50
     generator_every: int = 1
     attack_epochs: int = 30
@@ -95,26 +116,79 @@ class Authors(Report):
     attack_lr: float = 1e-4
 
     preset = "authors"
-    departures = (
-        "pixels at mean .5 and standard deviation .5 instead of each data set's own",
-        "the report's critic instead of one with batch norm, which the authors' clipping goes with",
-        "running statistics in every norm",
-        "the report's angle predictor and U-Net on both parts as adversaries",
-    )
 
 
 AUTHORS = {
-    "resnet": {"lr": 0.1, "epochs": 100, "milestones": (40, 80), "clip_critic_lr": 5e-4, "clip_generator_lr": 1e-3},
+    "resnet": {
+        "init": "normal",
+        "lr": 0.1,
+        "epochs": 100,
+        "milestones": (40, 80),
+        "clip_critic_lr": 5e-4,
+        "clip_generator_lr": 1e-3,
+    },
     "alexnet": {
         "epochs": 10,
         "milestones": (5, 7),
         "clip_critic_lr": 1e-5,
         "clip_generator_lr": 1e-3,
-        "augment": False,
+        "standardise": False,
+        "crop": False,
+        "attack_epochs": 5,
+        "attack_batch": 12,
     },
-    "vgg16": {},  # paper silent, and the authors' code has none: as LeNet's
+    "vgg16": {"standardise": False},  # paper silent, and the authors' code has none: as LeNet's
     "lenet": {},
 }
+AUTHORS_CIFAR100 = {  # of a ResNet: what their property inference is measured on
+    "labels": "coarse",
+    "epochs": 200,
+    "milestones": (100, 150),
+    "clip_critic_lr": 1e-5,
+    "clip_generator_lr": 1e-5,
+    "critic_every": 25,
+    "attack_lr": 1e-3,
+}
+
+
+def departures(settings, data):
+    """Where preset `authors` is not the protocol of the authors' code, on this data set: sentences, without what the
+    settings themselves say. The report's preset is its text, and has none."""
+    if settings.preset != "authors":
+        return ()
+    found = []
+    network, keyed = settings.network, settings.form == "complex"
+    if network == "vgg16":
+        found.append("their code has no VGG-16: the report's cut, with the settings of their LeNet")
+    if settings.standardise and data not in PIXELS:
+        found.append("pixels at mean .5 and deviation .5: their code has no such data set")
+    found.append("a tenth of the training images chooses the epoch kept")
+    if data == "celeba":
+        found.append("the official validation images are learned from, where theirs adds them to the test images")
+        found.append("no image is flipped in the test, where theirs are at random")
+    if data == "celeba" and settings.labels == "public":
+        found.append("their 30 public attributes have generator rate 5e-3 and critic rate 1e-4")
+    if keyed and settings.adversary != "off":
+        found.append("the report's critic, without a norm, where theirs is 224 channels wide and has batch norm")
+        found.append("the critic reads both images of a pair and the fakes' real part, theirs one of each by chance")
+    if keyed and network.startswith("resnet") and not settings.batch_statistics:
+        found.append("running statistics in the processor's norms, where theirs has the batch's in inference too")
+    if keyed and not settings.detach_fakes and settings.adversary != "off":
+        found.append("gradients flow through the fakes, where theirs are detached (detach_fakes)")
+    found += (
+        [
+            "attack 1 guesses the angle with a network, theirs searches 1,000 rotations with the defence's critic",
+            "attack 1 turns back by the angle it found, theirs by the wrong sign (wrong_sign)",
+            "attack 1's U-Net learns on features turned back by the guess, theirs on clean features",
+            "attack 2's U-Net reads both parts, theirs one at a time (single_part)",
+            "the U-Nets' target is 0..1, theirs 255 times that less 127",
+        ]
+        if keyed
+        else ["the U-Net's target is 0..1, theirs 255 times that less 127"]
+    )
+    if data == "cifar100" and network.startswith("resnet"):
+        found.append("the U-Nets' rate does not fall, theirs does, logarithmically")
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -148,14 +222,22 @@ class FastCifar10(Fast):
     angle_epochs: int = 20
 
 
-NETWORKS = ("lenet", *(f"resnet{d}-{v}" for d in (20, 32, 44, 56, 110) for v in ("alpha", "beta")), "vgg16", "alexnet")
+PRESETS = {"report": Report, "authors": Authors, "fast": Fast}
+# mean and deviation of each channel, pixels 0..1, as the authors' code has them; any other set's are .5 and .5
+PIXELS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276)),
+}
 CHOICES = {
     "network": NETWORKS,
-    "form": ("original", "layers", "noisy", "complex"),
-    "cut": ("report", "authors"),
+    "form": FORMS,
+    "cut": CUTS,
+    "init": ("default", "normal"),
     "precision": ("fp32", "tf32", "bf16", "fp16"),
     "b": ("image", "both", "noise", "bank"),
-    "generator": ("relu", "linear", "norm", "wide"),
+    "generator": GENERATORS,
+    "generator_loss": ("gap", "fakes"),
+    "generator_step": ("own", "summed"),
     "weights": ("complex", "real"),
     "optimiser": ("adam", "sgd"),
     "adversary": ("penalty", "clip", "off"),
@@ -167,14 +249,17 @@ MAY_BE_ZERO = ("train_images", "test_images", "momentum", "weight_decay", "penal
 
 
 def preset(name, data="digits", network="lenet"):
-    """The preset's settings; `fast` has its own sizes for CIFAR-10, `authors` its own rates for each network."""
-    if name == "fast":
-        return FastCifar10() if data == "cifar10" else Fast()
-    found = {"report": Report, "authors": Authors}.get(name)
-    if found is None:
-        raise ValueError(f"`preset` must be report, authors or fast, got {name!r}")
+    """The preset's settings; `fast` has its own sizes for CIFAR-10, `authors` its own protocol for each network, and
+    for a ResNet on CIFAR-100."""
+    if name not in PRESETS:
+        raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}, got {name!r}")
+    if name == "fast" and data == "cifar10":
+        return FastCifar10()
+    if name != "authors":
+        return PRESETS[name]()
     kind = "resnet" if network.startswith("resnet") else network
-    return replace(found(), **(AUTHORS.get(kind, {}) if name == "authors" else {}))
+    own = AUTHORS.get(kind, {}) | (AUTHORS_CIFAR100 if kind == "resnet" and data == "cifar100" else {})
+    return replace(Authors(), **own)
 
 
 def override(settings, assignments):
@@ -219,8 +304,21 @@ def check(settings):
             raise ValueError(
                 f"`{name}` must be at least 2, since each image hides behind another, got {getattr(settings, name)}"
             )
+    if settings.generator_step == "summed":
+        _check_summed(settings)
     modulus(settings)
     return settings
+
+
+def _check_summed(settings):
+    for name, wanted in (("schedule", "together"), ("generator_every", 1)):
+        if getattr(settings, name) != wanted:
+            raise ValueError(
+                f"`{name}` must be {wanted} where `generator_step` is summed, got {getattr(settings, name)}: task and "
+                "generator step on one gradient"
+            )
+    if settings.precision == "fp16":
+        raise ValueError("`precision` must not be fp16 where `generator_step` is summed: its scaler serves one step")
 
 
 def modulus(settings):

@@ -32,7 +32,10 @@ def draw(settings, scheme, n, rng, shards=1):
         "generator_fakes": wrong_angles(settings, drawn["theta"], rng),
     }
     if settings.augment:
-        drawn |= dict(zip(("rows", "columns", "flip"), augment.draw(n, rng), strict=True))
+        rows, columns, flip = augment.draw(n, rng)
+        if not settings.crop:  # where the padded image holds the image itself
+            rows, columns = torch.full_like(rows, augment.MARGIN), torch.full_like(columns, augment.MARGIN)
+        drawn |= {"rows": rows, "columns": columns, "flip": flip}
     return drawn
 
 
@@ -109,10 +112,18 @@ class Phases:
         with self.precision():
             out, a, z = self.wrapped(self.input(batch), batch)
             loss = criterion(out.float(), batch["labels"])
+        summed = self.wgan if self.settings.generator_step == "summed" else None
+        total = loss
+        if summed:
+            summed.critic.requires_grad_(False)  # its own step is the critic's phase
+            total = loss + summed.encoder_loss(a, z, batch["generator_fakes"])
         self.optimiser.zero_grad()
-        self.scaler.scale(loss * batch["weight"]).backward()
+        self.scaler.scale(total * batch["weight"]).backward()
         self.scaler.step(self.optimiser)
         self.scaler.update()
+        if summed:
+            summed.generator_optimiser.step()
+            summed.critic.requires_grad_(True)
         return {"loss": loss.detach(), "a": a.detach(), "z": z.detach()}
 
     def features(self, batch):

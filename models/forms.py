@@ -8,16 +8,15 @@ complex   a complex processor between rotation and reverse rotation
 
 from torch import nn
 
+from models.choices import FORMS, GENERATORS
 from models.layers import REAL, complex_layers
 from models.split import NoisyModel, OpenModel, PairModel, SplitModel
 
-FORMS = ("original", "layers", "noisy", "complex")
-GENERATORS = ("relu", "linear", "norm", "wide")
 WIDE = 224  # channels of the authors' generator
 
 
 def assemble(form, encoder, channels, processor, decoder, generator="relu", weights="complex", c=1.0, gamma=0.5,
-             detach_b=False, both=False):  # fmt: skip
+             detach_b=False, both=False, **published):  # fmt: skip
     """One network in one of its forms.
 
     Args:
@@ -30,6 +29,7 @@ def assemble(form, encoder, channels, processor, decoder, generator="relu", weig
         weights, c: see `complex_layers`; the complex form only.
         gamma: size of the noise; the noisy form only.
         detach_b: see `SplitModel`.   both: a `PairModel`, which decodes both parts. The complex form only.
+        published: detach_modulus, norm_power, batch_statistics of `complex_layers`; the complex form only.
     """
     if form not in FORMS:
         raise ValueError(f"`form` must be one of {', '.join(FORMS)}, got {form!r}")
@@ -41,10 +41,9 @@ def assemble(form, encoder, channels, processor, decoder, generator="relu", weig
     encoder = nn.Sequential(*encoder, *extra)
     if both and detach_b:
         raise ValueError("`detach_b` must be False where `both` parts are decoded: each image is trained on")
-    if form == "complex" and both:
-        return PairModel(encoder, processor(complex_layers(weights, c)), decoder)
     if form == "complex":
-        return SplitModel(encoder, processor(complex_layers(weights, c)), decoder, detach_b)
+        rotated = processor(complex_layers(weights, c, **published))
+        return PairModel(encoder, rotated, decoder) if both else SplitModel(encoder, rotated, decoder, detach_b)
     if form == "noisy":
         return NoisyModel(encoder, processor(REAL), decoder, gamma)
     return OpenModel(encoder, processor(REAL), decoder)

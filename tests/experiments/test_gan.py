@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from experiments.gan import Wgan, gap, gradient_penalty, make_fakes, turns
 from experiments.keys import Scheme
 from experiments.seeds import angles, generator, partners
 from experiments.settings import Fast, override
-from experiments.steps import Walk
+from experiments.steps import Phases, Walk, plainly
 from models.critic import LeNetCritic, ResidualCritic, critic
 from models.lenet import FEATURES, lenet
 from tests.close import assert_close
@@ -149,3 +150,63 @@ def test_schedules():
     in_turn = [turns(override(Fast(), ["schedule=1:1:7"]), step) for step in range(9)]
     assert in_turn == [(True, False, False), (False, False, True)] + 7 * [(False, True, False)]
     assert turns(override(Fast(), ["adversary=off"]), 4) == (True, False, False)
+
+
+def stepped(parts, *changes):
+    """The gradients and the weights of an encoder's step on the task's and the generator's loss, and its batch."""
+    walk, x, key = parts
+    settings = override(Fast(), ["optimiser=sgd", "adversary=clip", "generator_every=1", *changes])
+    task = torch.optim.SGD(walk.model.parameters(), lr=settings.lr)
+    wgan = Wgan(walk, LeNetCritic(), settings)
+    phases = Phases(walk, walk, task, wgan, settings, x.device)
+    batch = {**key, "pixels": (x + 1) / 2, "labels": torch.arange(6), "weight": torch.ones(()), **FAKES}
+    return phases, batch
+
+
+FAKES = {"critic_fakes": wrong(1), "generator_fakes": wrong(2), "share": SHARE}
+
+
+def test_a_summed_step_moves_the_encoder_twice_on_one_gradient(parts):
+    phases, batch = stepped(parts, "generator_step=summed", "clip_generator_lr=1e-3")
+    encoder = phases.wgan.encoder_parameters
+    out, a, z = phases.walk(batch["pixels"] * 2 - 1, batch)
+    loss = cross_entropy(out, batch["labels"]) + phases.wgan.encoder_loss(a, z, batch["generator_fakes"])
+    grads = torch.autograd.grad(loss, encoder)
+    adversarial = phases.wgan.encoder_gradients(batch["pixels"] * 2 - 1, batch, batch["generator_fakes"])
+    assert all(g.abs().sum() > 0 for g in adversarial)
+    twin = [p.detach().clone() for p in encoder]
+    one = torch.optim.RMSprop(twin, lr=1e-3)
+    for p, grad in zip(twin, grads, strict=True):
+        p.grad = grad
+    one.step()
+    found = phases.step(batch, 0, plainly)  # the task's turn, the critic's, and no third
+    assert found.keys() == {"loss", "critic_gap"}
+    for p, q, grad in zip(encoder, twin, grads, strict=True):
+        assert_close(p, q - phases.settings.lr * grad, kind="network")
+    assert all(p.requires_grad and p.grad is not None for p in phases.wgan.critic.parameters())
+
+
+def test_what_a_summed_step_cannot_go_with():
+    for changes, message in (
+        (["schedule=1:1:7"], "`schedule` must be together where `generator_step` is summed, got 1:1:7"),
+        (["generator_every=5"], "`generator_every` must be 1 where `generator_step` is summed, got 5"),
+        (["generator_every=1", "precision=fp16"], "`precision` must not be fp16 where `generator_step` is summed"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            override(Fast(), ["generator_step=summed", *changes])
+
+
+def test_the_generators_loss_and_detached_fakes(parts):
+    """Of E[D(a)] - E[D(a')] each term's gradient by itself: without its fakes, without its real features, and none."""
+    walk, x, key = parts
+    judge, found = LeNetCritic(), {}
+    for loss in ("gap", "fakes"):
+        for detached in ("false", "true"):
+            settings = override(Fast(), [f"generator_loss={loss}", f"detach_fakes={detached}"])
+            found[loss, detached] = Wgan(walk, judge, settings).encoder_gradients(x, key, wrong(2))
+    real = torch.autograd.grad(judge(walk.model.encode(x)).mean(), list(walk.model.encoder.parameters()))
+    for i, grad in enumerate(real):
+        assert_close(found["gap", "true"][i], grad, kind="network")
+        assert_close(found["gap", "false"][i], grad + found["fakes", "false"][i], kind="network")
+        assert found["fakes", "false"][i].abs().sum() > 0
+        assert not found["fakes", "true"][i].any()

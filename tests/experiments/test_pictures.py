@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR100
 
+from experiments import steps
 from experiments.__main__ import main
 from experiments.data import DataError, load
 from experiments.data.augment import MARGIN, crop_and_flip, draw
 from experiments.data.inventory import inventory
 from experiments.data.pictures import ATTRIBUTES, PRIVATE
+from experiments.keys import Scheme
 from experiments.seeds import generator
-from experiments.settings import Fast, override
+from experiments.settings import Fast, override, preset
 
 PEOPLE = 10
 
@@ -224,3 +226,11 @@ def test_each_image_is_cropped_and_flipped_by_its_own_draw():
         padded = torch.nn.functional.pad(x[n], (MARGIN,) * 4)
         want = padded[:, rows[n] : rows[n] + 8, columns[n] : columns[n] + 8]
         assert torch.equal(got[n], want.flip(-1) if flip[n] else want)
+
+
+def test_flip_alone_leaves_the_edges_where_they_are():
+    settings = override(preset("report"), ["augment=true", "crop=false"])
+    drawn, x = steps.draw(settings, Scheme(), 40, generator(0)), torch.rand(40, 3, 8, 8)
+    got = crop_and_flip(x, drawn["rows"], drawn["columns"], drawn["flip"])
+    assert torch.equal(got, torch.where(drawn["flip"].view(-1, 1, 1, 1), x.flip(-1), x))
+    assert 0 < drawn["flip"].sum() < 40

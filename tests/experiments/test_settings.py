@@ -4,7 +4,20 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
-from experiments.settings import Authors, Fast, FastCifar10, Report, as_dict, check, modulus, override, preset
+from experiments.settings import (
+    NETWORKS,
+    PRESETS,
+    Authors,
+    Fast,
+    FastCifar10,
+    Report,
+    as_dict,
+    check,
+    departures,
+    modulus,
+    override,
+    preset,
+)
 
 
 def test_presets_by_name():
@@ -12,7 +25,7 @@ def test_presets_by_name():
     assert preset("authors") == Authors()
     assert preset("fast") == Fast()
     assert preset("fast", "cifar10") == FastCifar10()
-    with pytest.raises(ValueError, match="`preset` must be report, authors or fast, got 'quick'"):
+    with pytest.raises(ValueError, match="`preset` must be one of report, authors, fast, got 'quick'"):
         preset("quick")
 
 
@@ -28,7 +41,30 @@ def test_presets_differ_in_values_and_not_in_names():
     assert (
         {f.name for f in fields(Authors)} == {f.name for f in fields(Report)} == {f.name for f in fields(FastCifar10)}
     )
-    assert Authors.departures
+
+
+def test_faults_of_published_code_are_off_everywhere():
+    faults = ("batch_statistics", "detach_fakes", "wrong_sign", "single_part", "shared_kernels")
+    for name in PRESETS:
+        for network in NETWORKS:
+            assert not any(getattr(preset(name, "cifar100", network), fault) for fault in faults)
+
+
+def test_departures_are_the_authors_and_of_what_is_run():
+    for name in ("report", "fast"):
+        assert departures(preset(name), "cifar10") == ()
+
+    def said(network, data, *changes):
+        return "\n".join(departures(override(preset("authors", data, network), [f"network={network}", *changes]), data))
+
+    resnet = said("resnet56-alpha", "cifar10")
+    for part in ("critic", "running statistics", "detach_fakes", "wrong_sign", "single_part"):
+        assert part in resnet
+    assert "pixels at mean" not in resnet and "pixels at mean" in said("lenet", "digits")
+    assert "running statistics" not in said("lenet", "cifar10")  # which has no norm
+    assert "critic" not in said("lenet", "cifar10", "form=original")
+    assert "30 public attributes" in said("alexnet", "celeba", "labels=public")
+    assert "logarithmically" in said("resnet56-alpha", "cifar100")
 
 
 def test_set_changes_one_value_of_its_kind():
@@ -86,3 +122,13 @@ def test_the_authors_have_rates_for_each_network():
     assert [r.clip_critic_lr for r in rates] == [1e-4, 5e-4, 1e-5]
     assert [r.clip_generator_lr for r in rates] == [1e-4, 1e-3, 1e-3]
     assert preset("report", network="resnet20-alpha") == Report()
+
+
+def test_the_authors_flip_alexnets_pictures_and_have_cifar100s_own_protocol():
+    alexnet = preset("authors", "celeba", "alexnet")
+    assert (alexnet.augment, alexnet.crop, alexnet.standardise) == (True, False, False)
+    assert (alexnet.attack_epochs, alexnet.attack_batch) == (5, 12)
+    resnet = preset("authors", "cifar100", "resnet56-alpha")
+    assert (resnet.epochs, resnet.milestones, resnet.critic_every, resnet.labels) == (200, (100, 150), 25, "coarse")
+    assert resnet.clip_critic_lr == resnet.clip_generator_lr == 1e-5
+    assert preset("authors", "cifar100").epochs == 50

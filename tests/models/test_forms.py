@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from models.choices import FORMS, GENERATORS
 from models.cost import multiply_adds, parameters
-from models.forms import FORMS, GENERATORS, assemble, generator_end
+from models.forms import assemble, generator_end
+from models.layers import complex_layers
 from models.split import NoisyModel, OpenModel, PairModel, SplitModel
-from tests.close import assert_close
+from tests.close import assert_close, assert_equivariant
 
 EXTRA = {"relu": 0, "linear": 9 * 32 * 32, "norm": 9 * 32 * 32 + 2 * 32, "wide": 1_043_009 - 66_049}
 
@@ -89,3 +91,49 @@ def test_both_parts_and_other_choices():
     ):
         with pytest.raises(ValueError, match=message):
             small(form, **wrong)
+
+
+@pytest.mark.parametrize("weights", ["complex", "real"])
+@pytest.mark.parametrize("published", [{}, {"detach_modulus": True}, {"norm_power": 2.0}, {"batch_statistics": True}])
+def test_published_layers_turn_with_their_input(weights, published):
+    processor = small(weights=weights, **published).processor
+    for n, training in ((5, True), (5, False), (1, False)):
+        assert_equivariant(processor.train(training), torch.randn(n, 2, 4, 6, 6), kind="network")
+
+
+def test_the_power_behind_a_norm():
+    z = torch.randn(8, 2, 3, 5, 5)
+    for power in (1.0, 2.0):
+        y = complex_layers(norm_power=power)["norm"](3)(z)
+        assert_close(y.square().sum(1).mean((0, 2, 3)), torch.full((3,), power), kind="network")
+    # the authors' own: the mean over both parts, 1e-5 added to it
+    by_hand = z / (z.square().mean((0, 1, 3, 4), keepdim=True) + 1e-5).sqrt()
+    assert_close(y, by_hand)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_detached_modulus_changes_the_gradient_alone(training):
+    """With the norm's scale and the ReLU's factor constants, output = factor · z and its gradient is that factor."""
+    z = torch.randn(6, 2, 4, 5, 5, requires_grad=True)
+    ours, theirs = (complex_layers(detach_modulus=detach)["norm_act"](4).train(training) for detach in (False, True))
+    for _ in range(2):  # the second sees a running power that has moved
+        y, same = ours(z), theirs(z)
+        assert_close(same, y)
+    assert_close(theirs.norm.running_power, ours.running_power)
+    assert theirs.norm.num_batches_tracked == ours.num_batches_tracked == (2 if training else 0)
+    weight = torch.randn_like(y)
+    (grad,) = torch.autograd.grad((same * weight).sum(), z)
+    assert_close(grad, (same.norm(dim=1) / z.norm(dim=1))[:, None] * weight, kind="network")
+    (full,) = torch.autograd.grad((y * weight).sum(), z)
+    assert (full - grad).abs().max() > 0.01
+
+
+def test_batch_statistics_in_inference():
+    z = 3 * torch.randn(6, 2, 4, 5, 5)
+    usual, theirs = (complex_layers(batch_statistics=on)["conv_norm_act"](4, 4, 3, padding=1) for on in (False, True))
+    theirs.conv.load_state_dict(usual.conv.state_dict())
+    assert_close(theirs(z), usual(z))
+    usual.eval(), theirs.eval()
+    assert (theirs(z[:2]) - theirs(z)[:2]).abs().max() > 1e-3  # a sample's features depend on who is beside it
+    assert_close(usual(z[:2]), usual(z)[:2])
+    assert not dict(theirs.named_buffers())
