@@ -41,16 +41,33 @@ class AnglePredictor(nn.Module):
         return (out - torch.stack((theta.cos(), theta.sin()), 1)).square().sum(1).mean()
 
 
-def convolutions(in_channels, out_channels, count):
-    """`count` times 3x3 convolution, batch norm, ReLU, the first changing the number of channels."""
-    stages = []
-    for i in range(count):
-        stages += [
-            nn.Conv2d(in_channels if i == 0 else out_channels, out_channels, 3, padding=1),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-        ]
+def convolutions(in_channels, out_channels, count, shared=False):
+    """`count` times 3x3 convolution, batch norm, ReLU, the first changing the number of channels; `shared`: all but the
+    first and the last of them are one and the same."""
+    stages = _convolution(in_channels, out_channels)
+    if shared:
+        stages.append(Repeated(_convolution(out_channels, out_channels), count - 2))
+    for _ in range(1 if shared else count - 1):
+        stages += _convolution(out_channels, out_channels)
     return nn.Sequential(*stages)
+
+
+def _convolution(in_channels, out_channels):
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    return [conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
+
+
+class Repeated(nn.Module):
+    """Stages one after another, several times over with the same weights."""
+
+    def __init__(self, stages, times):
+        super().__init__()
+        self.inner, self.times = nn.Sequential(*stages), times
+
+    def forward(self, x):
+        for _ in range(self.times):
+            x = self.inner(x)
+        return x
 
 
 class UNet(nn.Module):
@@ -63,20 +80,21 @@ class UNet(nn.Module):
     Args:
         in_channels: C; for both parts of planar features, 2C.
         width: channels of the stem; 64 is the authors' network, 8 trains on a laptop's processor.
+        shared_kernels: the second to the fifth of each block's convolutions are one and the same, as in the seed
+            report's code.
         image_side: S, a multiple of 16.
     """
 
-    def __init__(self, in_channels, width=64, image_side=32, image_channels=3):
+    def __init__(self, in_channels, width=64, image_side=32, image_channels=3, shared_kernels=False):
         super().__init__()
         if image_side % 16:
             raise ValueError(f"`image_side` must be a multiple of 16, got {image_side}; the U-Net halves it four times")
         self.image_side = image_side
         w1, w2, w3, w4 = width, 2 * width, 4 * width, 8 * width
         self.stem = convolutions(in_channels, w1, 2)
-        self.down = nn.ModuleList([convolutions(*io, 6) for io in ((w1, w2), (w2, w3), (w3, w4), (w4, w4))])
-        self.up = nn.ModuleList(
-            [convolutions(*io, 6) for io in ((2 * w4, w3), (2 * w3, w2), (2 * w2, w1), (2 * w1, w1))]
-        )
+        down, up = ((w1, w2), (w2, w3), (w3, w4), (w4, w4)), ((2 * w4, w3), (2 * w3, w2), (2 * w2, w1), (2 * w1, w1))
+        self.down = nn.ModuleList([convolutions(*io, 6, shared_kernels) for io in down])
+        self.up = nn.ModuleList([convolutions(*io, 6, shared_kernels) for io in up])
         self.pool = nn.MaxPool2d(2)
         self.head = nn.Conv2d(w1, image_channels, 1)
 

@@ -15,7 +15,8 @@ def attack(transcript, knowledge, settings, seed, log):
     """Redraw every image of the transcript."""
 
     def turned_back(z):
-        return F.unrotate(z, knowledge.guess_angle(z))
+        guess = knowledge.guess_angle(z)
+        return F.unrotate(z, -guess if settings.wrong_sign else guess)
 
     def view(a, rng):
         z = knowledge.scheme.conceal(a, rng)[0]

@@ -77,3 +77,8 @@ def encode_all(encode, images):
 def both_parts(z):
     """Planar `[N, 2, C, h, w]` -> `[N, 2C, h, w]`, as a real network reads it."""
     return z.flatten(1, 2)
+
+
+def real_part(z):
+    """Planar `[N, 2, C, h, w]` -> `[N, C, h, w]`: what published code shows its U-Net of a pair, one part at a time."""
+    return z[:, 0]

@@ -28,7 +28,8 @@ def train_unet(view, knowledge, settings, seed, name, log):
     with torch.no_grad():
         seen_val = view(a_val, generator(seed, name, "validation"))
     with initialising(seed, name):
-        unet = UNet(seen_val.shape[1], settings.unet_width, target.shape[-1], target.shape[1])
+        shape = seen_val.shape[1], settings.unet_width, target.shape[-1], target.shape[1]
+        unet = UNet(*shape, shared_kernels=settings.shared_kernels)
     # width 8, batches of 32, two cores: 580 images a second channels-last, 110 contiguous
     unet = unet.to(target.device, memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(unet.parameters(), lr=settings.attack_lr)

@@ -127,3 +127,40 @@ def test_attack1_turns_back_by_the_guess(world):
     inversion1.attack(transcript, Knowledge(**facts, guess_angle=guess), SETTINGS, 0, silent)
     assert torch.equal(seen[-1], transcript.seen)
     assert_close(F.unrotate(seen[-1], theta), everything.clean_features, kind="network")
+
+
+def test_the_faults_of_published_attacks(world, monkeypatch):
+    """What a fault changes of what the U-Net is shown, and that nothing else moves."""
+    _, transcript, everything, _ = world
+    shown = {}
+
+    def see(view, knowledge, settings, seed, name, log):
+        shown["learned"] = view(everything.clean_features, generator(1))
+        return torch.nn.Identity()
+
+    def read(unet, seen):
+        shown["read"] = seen
+
+    facts = {name: getattr(everything, name) for name in ("encode", "scheme", "train", "val")}
+    fixed = Knowledge(**facts, guess_angle=lambda z: torch.full((len(z),), 0.4))
+    for module, fault in ((inversion1, "wrong_sign"), (inversion2, "single_part")):
+        monkeypatch.setattr(module, "train_unet", see)
+        monkeypatch.setattr(module, "draw", read)
+        for on in ("false", "true"):
+            module.attack(transcript, fixed, override(SETTINGS, [f"{fault}={on}"]), 0, silent)
+            shown[fault, on] = shown["learned"], shown["read"]
+    own = Scheme().conceal(everything.clean_features, generator(1))[0]
+    turn = torch.full((len(own),), 0.4)
+    for i, z in enumerate((own, transcript.seen)):
+        assert_close(shown["wrong_sign", "false"][i], F.unrotate(z, turn))
+        assert_close(shown["wrong_sign", "true"][i], F.unrotate(z, -turn))
+        assert torch.equal(shown["single_part", "false"][i], z.flatten(1, 2))
+        assert torch.equal(shown["single_part", "true"][i], z[:, 0])
+
+
+@pytest.mark.parametrize("shared", ["false", "true"])
+def test_the_attackers_unet_shares_kernels_where_asked(world, shared):
+    _, transcript, everything, _ = world
+    settings = override(SETTINGS, [f"shared_kernels={shared}", "attack_epochs=1"])
+    result = inversion2.attack(transcript, everything, settings, 0, silent)
+    assert any(".inner." in name for name in result.weights) == (shared == "true")

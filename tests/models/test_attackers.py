@@ -26,6 +26,19 @@ def test_unet_parameters_by_hand():
     assert sum(p.numel() for p in UNet(12, w).parameters()) == by_hand
 
 
+def test_shared_kernels_are_three_to_a_block():
+    shared, usual = UNet(6, 2, shared_kernels=True), UNet(6, 2)
+    for part in (*shared.down, *shared.up):
+        assert sum(isinstance(m, torch.nn.Conv2d) for m in part.modules()) == 3
+    x = torch.randn(2, 6, 14, 14)
+    ran = []
+    for m in shared.modules():
+        if isinstance(m, torch.nn.Conv2d):
+            m.register_forward_hook(lambda *_: ran.append(1))
+    assert shared(x).shape == usual(x).shape
+    assert len(ran) == sum(isinstance(m, torch.nn.Conv2d) for m in usual.modules()) == 2 + 8 * 6 + 1
+
+
 @pytest.mark.parametrize("side", [8, 14, 16, 32])
 def test_unet_draws_images_whatever_the_features_side(side):
     unet = UNet(6, 2)
