@@ -100,6 +100,13 @@ def _in_strides(grad: Tensor, strides: tuple[int, ...]) -> Tensor:
     return torch.empty_strided(grad.shape, strides, dtype=grad.dtype, device=grad.device).copy_(grad)
 
 
+def whole(x: Tensor) -> Tensor:
+    """``x``, a view of what nobody else holds, as a tensor that autograd takes for no view: what a Function returns may
+    then be changed in place. ``aten._unsafe_view`` says the same in five times as long (1.5 and 8 us).
+    """
+    return torch.unsafe_split_with_sizes(x, (x.shape[0],))[0]
+
+
 _SHORT: dict[type, Callable] = {}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ... import backend
 from ...planar import is_channels_last, is_planes_last
+from ..common.autograd import whole
 
 PARTS, SUM, DIFFERENCE, BLOCK, TURNS = range(5)  # as csrc/ops.cpp has them
 PLANES = "planes"  # a feature's layout beside contiguous (False) and channels-last (True): `planar.is_planes_last`
@@ -45,19 +46,19 @@ def from_turns(x: Tensor, layout: bool | str) -> Tensor:
     if layout != PLANES and (layout or is_last(x)) and _has_kernel(x):
         return torch.ops.cvkernels.conv_planes_backward.default([dense(x, True)], TURNS, layout)
     z = dense(x, layout == PLANES).unflatten(0, (-1, 2))
-    return dense(z.flatten(1, 2), True).unflatten(1, (2, -1)) if layout is True else z
+    return _parted(dense(z.flatten(1, 2), True)) if layout is True else whole(z)
 
 
 def join(planes: list[Tensor], form: int, last: bool) -> Tensor:
     """The transpose of `split`: planes in any strides to a feature, contiguous or (``last``) channels-last."""
     first = planes[0]
     if form == BLOCK and (last or first.is_contiguous()):
-        return dense(first, last).unflatten(1, (2, -1))
+        return _parted(dense(first, last))
     # two transpositions in one pass where the planes are channels-last; torch adds contiguous ones as fast
     if (last or is_last(first)) and _has_kernel(first):
         return torch.ops.cvkernels.conv_planes_backward.default([dense(p, True) for p in planes], form, last)
     if form == BLOCK:
-        return first.contiguous().unflatten(1, (2, -1))
+        return _parted(first.contiguous())
     if form == PARTS:
         re, im = planes
     elif form == SUM:
@@ -65,7 +66,7 @@ def join(planes: list[Tensor], form: int, last: bool) -> Tensor:
     else:
         re, im = planes[0] - planes[1], planes[2] - planes[0] - planes[1]
     z = torch.stack((re, im), 1)
-    return dense(z.flatten(1, 2), last).unflatten(1, (2, -1))
+    return _parted(dense(z.flatten(1, 2), last))
 
 
 def joined_relu(
@@ -74,6 +75,11 @@ def joined_relu(
     """magnitude_relu(join(planes) * scale + residual, c) in one pass; the residual in the layout of the result."""
     planes = [dense(p, True) for p in planes]
     return torch.ops.cvkernels.conv_planes_relu_forward.default(planes, scale, residual, form, last, c)
+
+
+def _parted(x: Tensor) -> Tensor:
+    """``[N, 2C, H, W]`` as planar."""
+    return whole(x.unflatten(1, (2, -1)))
 
 
 def _has_kernel(x: Tensor) -> bool:

@@ -9,7 +9,7 @@ from ... import backend
 from ...planar import enter, leave
 from ..common import forms
 from ..common.autocast import active, lowered
-from ..common.autograd import applied, fused, mapped
+from ..common.autograd import applied, fused, mapped, whole
 from ..common.weight import Packed, block, parts
 from .reference import linear as reference
 
@@ -103,7 +103,8 @@ class _Turned(torch.autograd.Function):
     @staticmethod
     def forward(z, a, b):
         re, im = z.unbind(1)
-        return (_rows(z) @ a.t()).addmm_(_rows(torch.stack((-im, re), 1)), b.t()).unflatten(0, (-1, 2))
+        y = (_rows(z) @ a.t()).addmm_(_rows(torch.stack((-im, re), 1)), b.t())
+        return whole(y.unflatten(0, (-1, 2)))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
