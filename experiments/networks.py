@@ -63,11 +63,11 @@ def standard_normal(model):
 
 
 def critic_kind(settings):
-    """The critic's shape, which the adversary's angle predictor has too."""
+    """The report's critic's shape, which the adversary's angle predictor has too."""
     return "lenet" if settings.network == "lenet" and settings.cut == "report" else "residual"
 
 
 def build_critic(settings, features, seed):
     """The WGAN's critic for features [C, s, s]."""
     with initialising(seed, "critic"):
-        return critic(features, critic_kind(settings))
+        return critic(features, "wide" if settings.critic == "wide" else critic_kind(settings))

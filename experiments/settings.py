@@ -49,6 +49,7 @@ class Report:
     precision: str = "fp32"  # fp32; tf32, bf16 or fp16 (with a GradScaler) in the classifier's passes
     # adversarial training of the encoder
     adversary: str = "penalty"  # penalty, clip, or off
+    critic: str = "report"  # the report's, without a norm; or wide: the authors', with batch norm
     penalty: float = 10.0  # weight of the gradient penalty
     clip: float = 0.01  # the critic's weights stay within plus and minus this
     k: int = 8  # one real feature among k; k - 1 fakes
@@ -104,6 +105,7 @@ class Authors(Report):
     weight_decay: float = 5e-4
     milestones: tuple = (20, 40)
     adversary: str = "clip"
+    critic: str = "wide"
     k: int = 2
     clip_critic_lr: float = 1e-4
     clip_generator_lr: float = 1e-4
@@ -169,7 +171,6 @@ def departures(settings, data):
     if data == "celeba" and settings.labels == "public":
         found.append("their 30 public attributes have generator rate 5e-3 and critic rate 1e-4")
     if keyed and settings.adversary != "off":
-        found.append("the report's critic, without a norm, where theirs is 224 channels wide and has batch norm")
         found.append("the critic reads both images of a pair and the fakes' real part, theirs one of each by chance")
     if keyed and network.startswith("resnet") and not settings.batch_statistics:
         found.append("running statistics in the processor's norms, where theirs has the batch's in inference too")
@@ -241,6 +242,7 @@ CHOICES = {
     "weights": ("complex", "real"),
     "optimiser": ("adam", "sgd"),
     "adversary": ("penalty", "clip", "off"),
+    "critic": ("report", "wide"),
     "schedule": ("together", "1:1:7"),
     "angle_loss": ("circular", "raw"),
     "fakes": ("uniform", "quarter"),
@@ -304,6 +306,11 @@ def check(settings):
             raise ValueError(
                 f"`{name}` must be at least 2, since each image hides behind another, got {getattr(settings, name)}"
             )
+    if settings.critic == "wide" and settings.adversary == "penalty":
+        raise ValueError(
+            "`critic` must be report where `adversary` is penalty, got wide: its batch norm makes one sample's score "
+            "depend on the others"
+        )
     if settings.generator_step == "summed":
         _check_summed(settings)
     modulus(settings)

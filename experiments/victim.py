@@ -16,7 +16,7 @@ from experiments.train import USUAL, Diverged, train
 
 KEYED_FIELDS = (  # what a network without a key does not depend on
     *("weights", "c", "detach_b", "b", "bank", "swap", "adversary", "penalty", "clip", "k", "fakes", "schedule"),
-    *("detach_modulus", "norm_power", "batch_statistics", "generator_loss", "generator_step", "detach_fakes"),
+    *("detach_modulus", "norm_power", "batch_statistics", "generator_loss", "generator_step", "detach_fakes", "critic"),
     *("critic_lr", "generator_lr", "clip_critic_lr", "clip_generator_lr", "critic_every", "generator_every"),
 )
 FIELDS = {  # what a form does not depend on, beyond the attacks

@@ -1,9 +1,12 @@
-"""The WGAN's critics, and with other outputs the body of the adversary's angle predictor; none has a norm.
+"""The WGAN's critics, and with other outputs the body of the adversary's angle predictor.
 
-A norm over the batch would make one sample's score depend on the others, and the gradient penalty is per sample.
+A norm over the batch makes one sample's score depend on the others, and the gradient penalty is per sample: only the
+authors' critic has norms, which goes with their clipping.
 """
 
 from torch import nn
+
+from models.forms import WIDE, WideTrunk
 
 
 def critic(features, kind="residual", outputs=1):
@@ -11,9 +14,9 @@ def critic(features, kind="residual", outputs=1):
 
     Args:
         features: [C, s, s].
-        kind: `'lenet'` or `'residual'`.
+        kind: `'lenet'`, `'residual'`, or the authors' `'wide'`.
     """
-    kinds = {"lenet": LeNetCritic, "residual": ResidualCritic}
+    kinds = {"lenet": LeNetCritic, "residual": ResidualCritic, "wide": WideCritic}
     if kind not in kinds:
         raise ValueError(f"`kind` must be one of {', '.join(kinds)}, got {kind!r}")
     return kinds[kind](*features[:2], outputs)
@@ -74,3 +77,19 @@ class ResidualCritic(nn.Module):
     def forward(self, a):
         x = self.enter(a)
         return self.score(self.leave(self.act(self.block(x) + self.shortcut(x))))
+
+
+class WideCritic(WideTrunk):
+    """The authors' critic, real features `[N, C, s, s]` -> `[N, outputs]`: `WideTrunk`, one channel, two linear layers.
+
+    Args:
+        in_channels, side, outputs: as in `LeNetCritic`.
+    """
+
+    def __init__(self, in_channels=32, side=16, outputs=1):
+        super().__init__(in_channels)
+        self.narrow = nn.Sequential(nn.Conv2d(WIDE, 1, 1), nn.BatchNorm2d(1), nn.ReLU(), nn.Flatten())
+        self.score = nn.Sequential(nn.Linear(side**2, 256), nn.ReLU(), nn.Linear(256, outputs))
+
+    def forward(self, a):
+        return self.score(self.narrow(super().forward(a)))

@@ -65,16 +65,27 @@ def generator_end(kind, channels):
     return [linear] if kind == "linear" else [linear, nn.BatchNorm2d(channels)]
 
 
-class WideGenerator(nn.Module):
-    """The authors' generator, `[N, C, h, w]` -> `[N, C, h, w]`, with the biases that their code has."""
+class WideTrunk(nn.Module):
+    """What the authors' generator and critic begin with, `[N, C, h, w]` -> `[N, WIDE, h, w]`, with their code's
+    biases."""
 
     def __init__(self, channels):
         super().__init__()
         self.widen = nn.Sequential(nn.Conv2d(channels, WIDE, 3, padding=1), nn.BatchNorm2d(WIDE), nn.ReLU())
         self.first = nn.Sequential(nn.Conv2d(WIDE, WIDE, 3, padding=1), nn.BatchNorm2d(WIDE), nn.ReLU())
         self.second = nn.Sequential(nn.Conv2d(WIDE, WIDE, 3, padding=1), nn.BatchNorm2d(WIDE))
-        self.narrow = nn.Sequential(nn.Conv2d(WIDE, channels, 1), nn.BatchNorm2d(channels))
 
     def forward(self, a):
         wide = self.widen(a)
-        return self.narrow((wide + self.second(self.first(wide))).relu())
+        return (wide + self.second(self.first(wide))).relu()
+
+
+class WideGenerator(WideTrunk):
+    """The authors' generator, `[N, C, h, w]` -> `[N, C, h, w]`."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.narrow = nn.Sequential(nn.Conv2d(WIDE, channels, 1), nn.BatchNorm2d(channels))
+
+    def forward(self, a):
+        return self.narrow(super().forward(a))

@@ -6,8 +6,9 @@ from torch.nn.functional import cross_entropy
 
 from experiments.gan import Wgan, gap, gradient_penalty, make_fakes, turns
 from experiments.keys import Scheme
+from experiments.networks import build_critic
 from experiments.seeds import angles, generator, partners
-from experiments.settings import Fast, override
+from experiments.settings import Fast, override, preset
 from experiments.steps import Phases, Walk, plainly
 from models.critic import LeNetCritic, ResidualCritic, critic
 from models.lenet import FEATURES, lenet
@@ -136,10 +137,19 @@ def test_critics_by_kind():
     assert critic((16, 32, 32))(torch.zeros(2, 16, 32, 32)).shape == (2, 1)
     assert critic((384, 13, 13), outputs=2)(torch.zeros(2, 384, 13, 13)).shape == (2, 2)
     assert not any("Norm" in type(m).__name__ for m in ResidualCritic().modules())
-    with pytest.raises(ValueError, match="`kind` must be one of lenet, residual, got 'wide'"):
-        critic((6, 14, 14), "wide")
+    with pytest.raises(ValueError, match="`kind` must be one of lenet, residual, wide, got 'deep'"):
+        critic((6, 14, 14), "deep")
     with pytest.raises(ValueError, match="`side` must be at least 12, got 8"):
         critic((6, 8, 8))
+
+
+def test_the_authors_critic_is_as_large_as_published():
+    judge = critic((32, 16, 16), "wide")
+    assert sum(p.numel() for p in judge.parameters()) == 1_035_972
+    assert judge(torch.randn(3, 32, 16, 16)).shape == (3, 1)
+    assert type(build_critic(preset("authors"), (32, 16, 16), 0)) is type(judge)
+    with pytest.raises(ValueError, match="`critic` must be report where `adversary` is penalty, got wide"):
+        override(Fast(), ["critic=wide"])
 
 
 def test_schedules():

@@ -58,7 +58,7 @@ def test_departures_are_the_authors_and_of_what_is_run():
         return "\n".join(departures(override(preset("authors", data, network), [f"network={network}", *changes]), data))
 
     resnet = said("resnet56-alpha", "cifar10")
-    for part in ("critic", "running statistics", "detach_fakes", "wrong_sign", "single_part"):
+    for part in ("the critic reads", "running statistics", "detach_fakes", "wrong_sign", "single_part"):
         assert part in resnet
     assert "pixels at mean" not in resnet and "pixels at mean" in said("lenet", "digits")
     assert "running statistics" not in said("lenet", "cifar10")  # which has no norm

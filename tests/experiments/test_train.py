@@ -59,6 +59,7 @@ def test_training_batches_drop_one_left_alone():
 FORMS = [
     ["adversary=penalty"],
     ["adversary=clip"],
+    ["adversary=clip", "generator_step=summed", "generator_loss=fakes", "generator_every=1"],
     ["schedule=1:1:7"],
     ["adversary=off"],
     ["b=both"],
