@@ -7,7 +7,7 @@ from torch.nn import functional as real
 from ... import backend, check
 from ...planar import enter, is_channels_last, is_planes_last, laid_out, leave, to_channels_last
 from ..common import forms
-from ..common.autocast import active, lowered
+from ..common.autocast import active, lowered, matched
 from ..common.autograd import applied, mapped
 from ..common.weight import Packed, parts
 from . import implicit, winograd
@@ -70,23 +70,24 @@ def conv2d_norm_relu(z: Tensor, weight, scale, residual, c: float, stride=1, pad
         residual, residual_complex = enter(residual, "residual")
         if residual_complex != was_complex:
             raise TypeError("`residual` must be planar or complex as `z` is; convert it with to_planar or to_complex")
+        residual = matched(residual, z)
+        check.same(residual, "residual", z, "z", shape=False)
+        wanted = (z.shape[0], 2, a.shape[0], *how.result(z.shape[3:], a.shape[2:]))
+        if residual.shape != wanted:
+            raise ValueError(f"`residual` must have the shape of the result {list(wanted)}, got {list(residual.shape)}")
     own = _own(entered)
     if own is not None:
-        residual = None if residual is None else residual.to(z.dtype)
         rest = (how.stride, how.padding, how.dilation, c, own)
         return leave(implicit.conv2d_norm_relu(z, a, b, scale, residual, *rest), was_complex), True
     if mapped() or b is not None and how.groups > 1 or backend.choose(RELU, z) == "reference":
         return _convolved(entered, weight), False
     dtype = z.dtype
     z = z.float() if _in_float32(z, a, b, how) else z
-    wanted = (z.shape[0], 2, a.shape[0], *how.result(z.shape[3:], a.shape[2:]))
     name, a, b, inside, outside = _form(z, a, b, _block(weight), how)
     form, outside = FORMS[name], bool(outside)
     if not inside or not form.ends:
         return _convolved(entered, weight), False
     if residual is not None:
-        if residual.shape != wanted:
-            raise ValueError(f"`residual` must have the shape of the result {list(wanted)}, got {list(residual.shape)}")
         residual = residual.to(z.dtype)
         residual = to_channels_last(residual) if outside else residual.contiguous()
     scale = scale.to(torch.promote_types(z.dtype, torch.float32)).contiguous()
