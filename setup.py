@@ -51,7 +51,7 @@ def cuda_root():
     """The toolkit that nvcc itself names (its TOP line): an nvcc on the PATH may be a wrapper that stands elsewhere."""
     if os.environ.get("CUDA_HOME"):
         return os.environ["CUDA_HOME"]
-    nvcc = shutil.which("nvcc")
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")  # where a toolkit is put by default
     if nvcc is None:
         return None
     top = re.search(r"^#\$ TOP=(.*)$", run(nvcc, "--dryrun", "-x", "cu", os.devnull, "-c"), re.M)

@@ -72,6 +72,8 @@ def run(code, *arguments, cwd, python=sys.executable, hide=(), **variables):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("CVKERNELS", "TORCH_CUDA", "CUDA_", "CXX"))}
     folders = [str(Path(sys.executable).parent), *os.get_exec_path()]  # ninja may stand beside this python alone
     environment["PATH"] = os.pathsep.join(without(d, hide, Path(cwd).parent) for d in folders)
+    if "nvcc" in hide:
+        environment["CUDA_HOME"] = "/nonexistent"  # a toolkit where they are put by default is found without the PATH
     environment.update(variables)
     command = [python, "-c", code, *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -14,9 +14,8 @@ LIMIT = 450  # seconds a command may take: under 8 minutes, its end included
 # What the machine must have (import name, wheel), and what it may lack: then those parts are left out, and it is said.
 REQUIRED = {
     "torch": "torch", "triton": "triton", "numpy": "numpy", "pytest": "pytest", "setuptools": "setuptools",
-    "wheel": "wheel", "ninja": "ninja",
 }  # fmt: skip
-# pybind11 is not among them: torch brings its headers
+# pybind11 is not among them: torch brings its headers; nor ninja, without which files compile one after another
 OPTIONAL = {
     "torchvision": "torchvision", "sklearn": "scikit-learn", "matplotlib": "matplotlib", "safetensors": "safetensors",
     "rich": "rich", "pytest_benchmark": "pytest-benchmark", "complextorch": "complextorch",
@@ -27,9 +26,23 @@ NEEDS = {
     "tests/experiments": ("torchvision", "sklearn", "matplotlib", "safetensors", "rich"),
     "benchmarks/test_benchmarks.py": ("pytest_benchmark",),
 }
-# What is to be known first comes first: the convolution's forms, what a kernel costs in a graph, the naive step eager,
-# in a graph and compiled, the fused norm's share of the copy rate, the whole step in each precision. (name, arguments)
+# A machine may be lent for minutes: what a claim rests on is measured before anything that takes long. The share of the
+# copy rate that each streaming kernel reaches, then the processor against naive code, eager and in a graph, in TF32 and
+# bfloat16. What Inductor has to compile comes later, and networks one by one. (name, arguments)
+STREAMING = (
+    "batch_norm_relu", "magnitude_relu", "magnitude_batch_norm", "magnitude_max_pool2d", "rotate", "rotate_phase",
+    "unrotate", "real_batch_norm_relu",
+)  # fmt: skip
 EVERYTHING = ("--against", "all")
+GRAPHS = ("--against", "naive,graph")
+FIRST = [
+    ("streaming", (*STREAMING, "--shapes", "32x256x56x56", "--seconds", "0.3")),
+    ("processor-tf32-graphs", ("processor", "--only", "complex", "--tf32", *GRAPHS)),
+    ("train_step-tf32-graphs", ("train_step", "--only", "resnet56-alpha complex", "--tf32", *GRAPHS)),
+]
+NETWORKS = [
+    f"{net} {weights}" for net in ("resnet56-alpha", "resnet20-alpha", "lenet") for weights in ("complex", "real")
+]
 MEASURED = [
     ("conv2d_forms-float32", ("conv2d_forms", "--passes", "forward,backward")),
     ("conv2d_forms-tf32", ("conv2d_forms", "--passes", "forward,backward", "--tf32")),
@@ -42,13 +55,21 @@ MEASURED = [
     ("processor-tf32", ("processor", "--only", "complex", "--tf32", *EVERYTHING)),
     ("processor-real-tf32", ("processor", "--only", "real", "--tf32", *EVERYTHING)),
     ("block-tf32", ("block", "--tf32", *EVERYTHING)),
-    ("train_step-float32", ("train_step", *EVERYTHING)),
-    ("train_step-tf32", ("train_step", "--tf32", *EVERYTHING)),
+    *(
+        (f"train_step-{precision}-{network.replace(' ', '-')}", ("train_step", "--only", network, *flag, *EVERYTHING))
+        for network in NETWORKS
+        for precision, flag in (("tf32", ("--tf32",)), ("float32", ()))
+    ),
 ]
 ALONE = ("conv2d_forms", "processor", "batch_norm_relu", "block", "train_step")  # measured above, each its own way
 
-# They build packages and environments, which an offline machine cannot, and need no GPU: `make test` has them.
-ELSEWHERE = ("tests/test_packaging.py", "tests/test_makefile.py")
+# They build packages and environments, which an offline machine cannot, or stand in for a GPU: `make test` has them.
+ELSEWHERE = (
+    "tests/test_packaging.py", "tests/test_makefile.py", "tests/test_interpreted.py", "tests/test_emulated.py",
+)  # fmt: skip
+# Triton compiles some 385 kernels for the small shapes alone, each in about a second: kept from step to step, and
+# where `make gpu` is called again.
+TRITON_CACHE = ROOT / "build" / "triton-cache"
 
 
 @dataclass(frozen=True)
@@ -74,11 +95,16 @@ def wheels(modules) -> str:
     return ", ".join((REQUIRED | OPTIONAL)[name] for name in modules)
 
 
+def nvcc() -> str | None:
+    """The compiler that a build would take: CUDA_HOME's, the PATH's, or where the toolkit is put by default."""
+    home = os.environ.get("CUDA_HOME")
+    found = shutil.which("nvcc", path=f"{home}/bin") if home else shutil.which("nvcc")
+    return found or (None if home else shutil.which("nvcc", path="/usr/local/cuda/bin"))
+
+
 def sanitizer() -> str | None:
     """compute-sanitizer, on the PATH or in the toolkit that nvcc belongs to."""
-    homes = [os.environ.get("CUDA_HOME")]
-    nvcc = shutil.which("nvcc")
-    homes.append(str(Path(nvcc).resolve().parents[1]) if nvcc else None)
+    homes = [os.environ.get("CUDA_HOME"), str(Path(nvcc()).resolve().parents[1]) if nvcc() else None]
     inside = [
         Path(home, folder, "compute-sanitizer")
         for home in filter(None, homes)
@@ -107,41 +133,79 @@ def lacking(paths: list[str]) -> list[str]:
     return absent(sorted(needed))
 
 
-def steps(out: Path, ops: tuple = ()) -> list[Step]:
-    """Every step in order; ``ops``: the operations of `python -m benchmarks`, or nothing of them."""
+def steps(out: Path, ops: tuple = (), here: dict | None = None) -> list[Step]:
+    """Every step in order, what is to be known first at the head.
+
+    ``ops``: the operations of `python -m benchmarks`, or nothing of them. ``here``: the machine's ``capability`` and
+    whether it has the ``backends``, where that is known.
+    """
+    here = here or {}
     python = sys.executable
-    pytest = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    build = (python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "-v", "-e", ".")
-    plan = [Step("build", build, "build.log", {"CVKERNELS_CUDA": "1"} if shutil.which("nvcc") else {})]
+    plan = [Step("build", (python, "-m", "tests.gpu.build"), "build.log")]
     plan.append(Step("backends", (python, "-m", "tests.gpu.backends"), "build.log"))
-    expected = {"CVKERNELS_EXPECT": "triton,cuda" if shutil.which("nvcc") else "triton"}
+    # fills Triton's cache, by several processes; the sanitizer's run of the same is slow enough without compiling
+    shapes = (python, "-m", "tests.gpu.small_shapes")
+    plan.append(Step("small-shapes", (*shapes, "--processes", str(min(8, os.cpu_count() or 1))), "tests.log"))
+    first, rest = benchmarks(out, ops) if ops else ([], [])
+    plan += first
+    plan += sanitized(shapes)
+    tests = tested(here.get("backends") or ("triton", *(("cuda",) if nvcc() else ())))
+    plan += [*tests, Step("loss-curve", (python, "-m", "tests.gpu.loss_curve"), "benchmarks.log"), *rest]
+    plan.append(Step("gate", (python, "-m", "tests.gate"), "gate.log"))
+    return [too_old(step, here.get("capability")) for step in plan]
+
+
+def tested(expected: tuple) -> list[Step]:
+    """The suite. Of the operations' tests those that need a GPU, side by side where xdist is there: `make test` has
+    the others."""
+    pytest = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    beside = ("-n", str(min(4, os.cpu_count() or 1))) if importlib.util.find_spec("xdist") else ()
+    found = []
     for name, paths in test_groups().items():
         missing = lacking(paths)
+        more = (*beside, "-m", "gpu") if name.startswith("tests-ops-") else ()
+        more += ("--benchmark-disable",) if name == "tests-bars" else ()  # each once: are the numbers right
         reason = f"no {wheels(missing)}" if missing else ""
-        plan.append(Step(name, (*pytest, *paths), "tests.log", expected, left_out=reason))
-    plan.append(Step("large", (*pytest, "-m", "large", "tests/ops"), "tests.log"))
-    tool = sanitizer()
-    for check in ("memcheck", "racecheck"):
-        command = (tool, "--tool", check, "--error-exitcode", "9", python, "-m", "tests.gpu.small_shapes")
+        env = {"CVKERNELS_EXPECT": ",".join(expected)}
+        found.append(Step(name, (*pytest, *more, *paths), "tests.log", env, reason))
+    # the operations first, the folders and what is in none of them after
+    found.sort(key=lambda step: not step.name.startswith("tests-ops-"))
+    return [*found, Step("large", (*pytest, "-m", "large", "tests/ops"), "tests.log")]
+
+
+def sanitized(shapes: tuple) -> list[Step]:
+    tool, found = sanitizer(), []
+    # what CUDA itself answers to a question of torch's is no fault of a kernel
+    for check, more in (("memcheck", ("--report-api-errors", "no")), ("racecheck", ())):
         reason = "" if tool else "no compute-sanitizer on the PATH or in the toolkit"
+        command = (tool, "--tool", check, *more, "--error-exitcode", "9", *shapes)
         # torch's allocator hides an overrun inside its own large blocks
-        plan.append(Step(check, command, "sanitizer.log", {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, reason))
-    plan.append(Step("gate", (python, "-m", "tests.gate"), "gate.log"))
-    plan.append(Step("loss-curve", (python, "-m", "tests.gpu.loss_curve"), "benchmarks.log"))
-    plan += benchmarks(out, ops) if ops else []
-    return plan
+        found.append(Step(check, command, "sanitizer.log", {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, reason))
+    return found
 
 
-def benchmarks(out: Path, ops: tuple) -> list[Step]:
-    """First what the order of work hangs on, then every operation; each leaves its rows to the one table."""
+def too_old(step: Step, capability) -> Step:
+    """Turing has neither bfloat16 nor TF32."""
+    new = {"tf32", "bfloat16"} & set(step.name.split("-"))
+    if capability is None or tuple(capability) >= (8, 0) or not new or step.left_out:
+        return step
+    return replace(step, left_out=f"no {new.pop()} before sm_80")
+
+
+def benchmarks(out: Path, ops: tuple) -> tuple[list[Step], list[Step]]:
+    """What a claim rests on, and the rest: each leaves its rows to the one table."""
     run = (sys.executable, "-m", "benchmarks")
-    rest = [(op, (op, *EVERYTHING)) for op in ops if op not in ALONE]
-    found = [
-        Step(f"benchmarks-{name}", (*run, *given, "--device", "cuda", "--out", str(out / SCRATCH)), "benchmarks.log")
-        for name, given in [*MEASURED, *rest]
-    ]
+    first, found = (
+        [
+            Step(
+                f"benchmarks-{name}", (*run, *given, "--device", "cuda", "--out", str(out / SCRATCH)), "benchmarks.log"
+            )
+            for name, given in some
+        ]
+        for some in (FIRST, [*MEASURED, *((op, (op, *EVERYTHING)) for op in ops if op not in ALONE)])
+    )
     nodes = Step("benchmarks-graph-nodes", (sys.executable, "-m", "benchmarks.graph_nodes"), "benchmarks.log")
-    return [*found[:4], nodes, *found[4:]]
+    return first, [*found[:4], nodes, *found[4:]]
 
 
 def chosen(plan: list[Step], names: list[str]) -> list[Step]:

@@ -1,6 +1,12 @@
-"""Every kernel once on small odd shapes, both ways: what compute-sanitizer is given."""
+"""Every kernel once on small odd shapes, both ways: the first verdict on a card, and what compute-sanitizer is given.
 
+python -m tests.gpu.small_shapes [--processes N] [--only OPERATION BACKEND]
+"""
+
+import argparse
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -118,21 +124,53 @@ def check(name: str, where: str, dtype: torch.dtype, layout: str, device: str = 
         assert_close(y, wanted, kind="network", name=f"{name} {where} {layout}")
 
 
-def main() -> int:
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu.small_shapes", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--processes", type=int, default=1, help="side by side: most of the time is Triton's compiler's"
+    )
+    parser.add_argument("--only", nargs=2, metavar=("OPERATION", "BACKEND"), help="these kernels alone")
+    options = parser.parse_args(argv)
     if not torch.cuda.is_available():
         print("small shapes: no GPU here")
         return 2
-    torch.backends.cudnn.allow_tf32 = False
-    for name, where, dtype in kernels():
-        if dtype == torch.bfloat16 and torch.cuda.get_device_capability() < (8, 0):
+    chosen = [row for row in kernels() if options.only is None or list(row[:2]) == options.only]
+    wrong = apart(chosen, options.processes) if options.processes > 1 else checked(chosen)
+    print(f"small shapes: {f'{wrong} wrong' if wrong else 'passed'}")
+    return 1 if wrong else 0
+
+
+def apart(chosen: list, processes: int) -> int:
+    """A process for each operation and backend; how many of them went wrong."""
+
+    def one(pair) -> int:
+        command = [sys.executable, "-m", "tests.gpu.small_shapes", "--only", *pair]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        print(done.stdout, end="", flush=True)
+        return int(done.returncode != 0)
+
+    with ThreadPoolExecutor(processes) as pool:
+        return sum(pool.map(one, dict.fromkeys((name, where) for name, where, _ in chosen)))
+
+
+def checked(chosen: list, device: str = "cuda") -> int:
+    """How many kernels and layouts are wrong: one that is leaves the others to be heard."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    wrong = 0
+    for name, where, dtype in chosen:
+        if dtype == torch.bfloat16 and device == "cuda" and torch.cuda.get_device_capability() < (8, 0):
             continue
         for layout in LAYOUTS:
             if layout == "complex" and dtype not in backend.FLOATS:
                 continue
-            check(name, where, dtype, layout)
-            print(f"{name} {where} {dtype} {layout}", flush=True)
-    print("small shapes: passed")
-    return 0
+            try:
+                check(name, where, dtype, layout, device)
+                print(f"{name} {where} {dtype} {layout}", flush=True)
+            except Exception as error:
+                wrong += 1
+                said = " ".join(str(error).split())[:300]
+                print(f"{name} {where} {dtype} {layout}: WRONG: {type(error).__name__}: {said}", flush=True)
+    return wrong
 
 
 if __name__ == "__main__":
