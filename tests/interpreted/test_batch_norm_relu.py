@@ -7,6 +7,7 @@ import cvkernels.functional as F
 from cvkernels import use_backend
 from cvkernels.ops.batch_norm_relu import triton_kernels as kernels
 from cvkernels.ops.common import triton_kernels as tiles
+from cvkernels.ops.common.norm.triton_kernels import power_sums
 from tests.close import assert_close
 from tests.watch import watch
 
@@ -76,11 +77,20 @@ def test_the_tiles_of_a_release():
         norm((3, 2, 37, 31), layout=layout, residual=True, training=True)
 
 
-@pytest.mark.parametrize(("size", "layout"), [((18, 2, 3, 5), "contiguous"), ((18, 3, 2, 2), "channels-last")])
+@pytest.mark.parametrize(("size", "layout"), [((34, 2, 3, 5), "contiguous"), ((18, 3, 2, 2), "channels-last")])
 def test_more_partial_sums_than_are_added_up_at_once(size, layout, monkeypatch):
     monkeypatch.setattr(tiles, "TILE", 16)
     monkeypatch.setattr(tiles, "PROGRAMS", 40)
     norm(size, layout=layout, weight=torch.float32, training=True)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
+def test_partial_sums_that_are_read_together_lie_together(layout):
+    z = LAYOUTS[layout](planar(ODD))
+    partial, walk = power_sums(z)
+    assert walk.programs > 1
+    shares = partial.view(-1, 5).sum(0) if layout == "channels-last" else partial.view(5, -1).sum(1)
+    assert_close(shares, z.square().sum((0, 1, 3, 4)))
 
 
 @pytest.mark.parametrize("count", [torch.tensor(3), torch.tensor([4.0])], ids=["int", "float"])

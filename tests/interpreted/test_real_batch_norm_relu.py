@@ -77,7 +77,7 @@ def test_the_tiles_of_a_release():
 def test_more_partial_moments_than_are_added_up_at_once(channels_last, monkeypatch):
     monkeypatch.setattr(tiles, "TILE", 16)
     monkeypatch.setattr(tiles, "PROGRAMS", 40)
-    norm((18, 3, 2, 2) if channels_last else (18, 2, 3, 5), channels_last=channels_last, training=True)
+    norm((18, 3, 2, 2) if channels_last else (34, 2, 3, 5), channels_last=channels_last, training=True)
 
 
 @pytest.mark.parametrize("offset", [1e3, 1e5])

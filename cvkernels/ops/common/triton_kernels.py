@@ -16,7 +16,7 @@ TILE = 1024  # complex elements of a program's tile: 8 a thread, which 16-byte l
 CHANNELS = 128  # most channels of a tile where the channel is the fastest axis
 WARPS = 4
 OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": True}  # said aloud: a later Triton turns contraction off
-TOTALS = 16  # channels a program adds up where adding up is a launch of its own
+TOTALS = 16  # channels a program adds up, being neighbours, where adding up is a launch of its own
 PROGRAMS = 128  # most partial sums a channel: what every program of the second launch reads again
 
 
@@ -185,27 +185,39 @@ def store_parts(base, at, inside, part, re, im, PAIRS: tl.constexpr):
 
 
 @triton.jit
-def store_sums(partial, k, c, channels, sums, LAST: tl.constexpr):
-    """A program's sums over its tiles ``[ROWS, COLUMNS]`` become row k of ``partial``."""
-    store_channel(partial + k.to(tl.int64) * channels, c, channels, total_of(sums, LAST), LAST)
+def store_partial(partial, k, c, channels, programs, value, LAST: tl.constexpr):
+    """What program k leaves of the channels c: ``[programs, C]`` where a program has neighbouring channels, else ``[C,
+    programs]``, so that what is read together lies together."""
+    if LAST:
+        tl.store(partial + k.to(tl.int64) * channels + c, value, mask=c < channels)
+    else:
+        tl.store(partial + tl.cast(c, tl.int64) * programs + k, value)
+
+
+@triton.jit
+def partial_place(k, c, channels, programs, LAST: tl.constexpr):
+    """Offsets of what the programs k left of the channels c, and which there are."""
+    if LAST:
+        return k[:, None] * channels + c[None, :], (k < programs)[:, None] & (c < channels)[None, :]
+    else:
+        return tl.cast(c, tl.int64) * programs + k, k < programs
+
+
+@triton.jit
+def store_sums(partial, k, c, channels, programs, sums, LAST: tl.constexpr):
+    """A program's sums over its tiles ``[ROWS, COLUMNS]`` become its share k of ``partial``."""
+    store_partial(partial, k, c, channels, programs, total_of(sums, LAST), LAST)
 
 
 @triton.jit
 def add_up(partial, c, channels, programs, COLUMNS: tl.constexpr, LAST: tl.constexpr):
     """The sums of the channels c over all programs, in the same order for every program that asks."""
-    STEP: tl.constexpr = 16
-    k = tl.arange(0, STEP)
-    if LAST:
-        total = tl.zeros((STEP, COLUMNS), tl.float32)
-        for first in range(0, programs, STEP):
-            some = (first + k < programs)[:, None] & (c < channels)[None, :]
-            total += tl.load(partial + (first + k)[:, None] * channels + c[None, :], mask=some, other=0.0)
-        return tl.sum(total, 0)
-    else:
-        total = tl.zeros((STEP,), tl.float32)
-        for first in range(0, programs, STEP):
-            total += tl.load(partial + (first + k) * channels + c, mask=first + k < programs, other=0.0)
-        return tl.sum(total, 0)
+    STEP: tl.constexpr = 16 if LAST else 32
+    total = tl.zeros((STEP, COLUMNS) if LAST else (STEP,), tl.float32)
+    for first in range(0, programs, STEP):
+        at, here = partial_place(first + tl.arange(0, STEP), c, channels, programs, LAST)
+        total += tl.load(partial + at, mask=here, other=0.0)
+    return tl.sum(total, 0)
 
 
 @triton.jit
@@ -241,20 +253,20 @@ def spread(value, LAST: tl.constexpr):
 
 
 @triton.jit
-def totals_kernel(partial, out, channels, programs, COLUMNS: tl.constexpr):
+def totals_kernel(partial, out, channels, programs, COLUMNS: tl.constexpr, LAST: tl.constexpr):
     """The sums of every channel over all programs."""
-    c = tl.program_id(0).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
-    store_channel(out, c, channels, add_up(partial, c, channels, programs, COLUMNS, True), True)
+    c = tile_channel(tl.program_id(0), COLUMNS, LAST)
+    store_channel(out, c, channels, add_up(partial, c, channels, programs, COLUMNS, LAST), LAST)
 
 
-def totals(partial: Tensor, dtype: torch.dtype) -> Tensor:
-    """Partial sums ``[programs, C]`` added up, in the same order every time; ``[C]``."""
-    programs, channels = partial.shape
+def totals(partial: Tensor, channels: int, dtype: torch.dtype, last: bool) -> Tensor:
+    """Partial sums as `store_partial` left them, added up in the same order every time; ``[C]``."""
+    programs = partial.numel() // channels
     if programs == 1 and dtype == partial.dtype:
         return partial.view(channels)
     out = partial.new_empty(channels, dtype=dtype)
-    grid = (triton.cdiv(channels, TOTALS),)
-    totals_kernel[grid](partial, out, channels, programs, COLUMNS=TOTALS, **OPTIONS)
+    grid = (triton.cdiv(channels, TOTALS) if last else channels,)
+    totals_kernel[grid](partial, out, channels, programs, COLUMNS=TOTALS, LAST=last, **OPTIONS)
     return out
 
 

@@ -12,7 +12,8 @@ def magnitude_power_forward(z):
     if not z.numel():
         return _fake(z).zero_()
     with torch.cuda.device_of(z):
-        return totals(power_sums(z)[0], torch.float32)
+        partial, t = power_sums(z)
+        return totals(partial, t.channels, torch.float32, t.LAST)
 
 
 def _fake(z):

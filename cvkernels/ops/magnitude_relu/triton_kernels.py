@@ -1,7 +1,7 @@
 """magnitude_relu in Triton: y = z |z| / max(|z|, c), c a constant or a mean modulus.
 
 A constant takes one launch each way. So does the mean of a sample's channel: a program does all its positions, reading
-them twice (the second time from the cache). A mean over more leaves partial sums ``[programs, means]`` in a first
+them twice (the second time from the cache). A mean over more leaves partial sums in a first
 launch, which each program of the second adds up, always in the same order. What is saved is the mean as it is; where it
 is 0 every element is, and value and gradient are 0.
 """
@@ -87,7 +87,7 @@ def magnitude_relu_sums_kernel(
     grad, z, mean, partial, programs, rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """Row k of ``partial``: sums over the tiles k, k + programs, ... of the moduli or, with ``grad``, of -dL/dc."""
+    """Share k of ``partial``: sums over the tiles k, k + programs, ... of the moduli or, with ``grad``, of -dL/dc."""
     k = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
     ch = tile_channel(block, COLUMNS, LAST)
@@ -102,7 +102,7 @@ def magnitude_relu_sums_kernel(
             sums += threshold_term(re, im, g_re, g_im, limit)
         else:
             sums += modulus_of(re, im)
-    store_sums(partial, k, ch, channels, sums, LAST)
+    store_sums(partial, k, ch, channels, programs, sums, LAST)
 
 
 @triton.jit

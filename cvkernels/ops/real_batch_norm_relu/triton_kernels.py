@@ -17,9 +17,11 @@ from ..common.triton_kernels import (
     check_vectors,
     load_channel,
     load_real,
+    partial_place,
     register,
     spread,
     store_channel,
+    store_partial,
     store_sums,
     tile_channel,
     tile_place,
@@ -32,15 +34,10 @@ MOMENTS = {"maxnreg": 96}  # left to itself ptxas spills two registers for the s
 
 
 @triton.jit
-def load_triples(partial, k, c, channels, programs, COLUMNS: tl.constexpr, LAST: tl.constexpr):
+def load_triples(partial, k, c, channels, programs, LAST: tl.constexpr):
     """Counts, means and deviations of some programs k."""
-    here = k < programs
-    if LAST:
-        at = k[:, None] * channels + c[None, :]
-        here = here[:, None] & (c < channels)[None, :]
-    else:
-        at = k * channels + c
-    next = programs.to(tl.int64) * channels
+    at, here = partial_place(k, c, channels, programs, LAST)
+    next = tl.cast(programs, tl.int64) * channels
     count = tl.load(partial + at, mask=here, other=0.0)
     mean = tl.load(partial + next + at, mask=here, other=0.0)
     deviation = tl.load(partial + 2 * next + at, mask=here, other=0.0)
@@ -51,20 +48,15 @@ def load_triples(partial, k, c, channels, programs, COLUMNS: tl.constexpr, LAST:
 def moments_of(partial, c, channels, programs, per_count, COLUMNS: tl.constexpr, LAST: tl.constexpr):
     """Mean, less the pivot, and biased variance of the channels c. Means are taken from the first program's: a share of
     the data itself, it is never many standard deviations off, so nothing cancels."""
-    STEP: tl.constexpr = 16
+    STEP: tl.constexpr = 16 if LAST else 32
     programs = tl.cast(programs, tl.int32)
-    first_mean = load_channel(partial + programs.to(tl.int64) * channels, c, channels, LAST)
-    k = tl.arange(0, STEP)
-    if LAST:
-        shift = first_mean[None, :]
-        sums = tl.zeros((STEP, COLUMNS), tl.float32)
-        squares = tl.zeros((STEP, COLUMNS), tl.float32)
-    else:
-        shift = first_mean
-        sums = tl.zeros((STEP,), tl.float32)
-        squares = tl.zeros((STEP,), tl.float32)
+    first_mean = load_channel(partial + programs.to(tl.int64) * channels, c if LAST else c * programs, channels, LAST)
+    shift = spread(first_mean, LAST)
+    sums = tl.zeros((STEP, COLUMNS) if LAST else (STEP,), tl.float32)
+    squares = tl.zeros((STEP, COLUMNS) if LAST else (STEP,), tl.float32)
     for first in range(0, programs, STEP):
-        here, count, mean, deviation = load_triples(partial, first + k, c, channels, programs, COLUMNS, LAST)
+        k = first + tl.arange(0, STEP)
+        here, count, mean, deviation = load_triples(partial, k, c, channels, programs, LAST)
         off = tl.where(here, mean - shift, 0.0)
         sums += count * off
         squares += deviation + count * off * off
@@ -94,7 +86,7 @@ def real_batch_norm_relu_moments_kernel(
     x, partial, programs, rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """Rows k of the three ``partial``: count, mean less the pivot, and squared deviations over the tiles k, ..."""
+    """Shares k of the three ``partial``: count, mean less the pivot, and squared deviations over the tiles k, ..."""
     k = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
     ch = tile_channel(block, COLUMNS, LAST)
@@ -113,11 +105,10 @@ def real_batch_norm_relu_moments_kernel(
     average = total_of(count * mean, LAST) / tl.maximum(number, 1.0)
     off = mean - spread(average, LAST)
     deviation += count * off * off
-    next = (tl.num_programs(0) // blocks).to(tl.int64) * channels
-    store_sums(partial, k, ch, channels, count, LAST)
-    at = partial + next + k.to(tl.int64) * channels
-    store_channel(at, ch, channels, average, LAST)
-    store_sums(partial + 2 * next, k, ch, channels, deviation, LAST)
+    next = tl.cast(programs, tl.int64) * channels
+    store_partial(partial, k, ch, channels, programs, number, LAST)
+    store_partial(partial + next, k, ch, channels, programs, average, LAST)
+    store_sums(partial + 2 * next, k, ch, channels, programs, deviation, LAST)
 
 
 @triton.jit
@@ -162,7 +153,7 @@ def real_batch_norm_relu_backward_sums_kernel(
     grad, out, x, mean, rstd, partial, programs, rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """Rows k of the two ``partial``: sums of g x^ and of g over the tiles k, k + programs, ..."""
+    """Shares k of the two ``partial``: sums of g x^ and of g over the tiles k, k + programs, ..."""
     k = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
     ch = tile_channel(block, COLUMNS, LAST)
@@ -175,9 +166,9 @@ def real_batch_norm_relu_backward_sums_kernel(
         g = passed(grad, out, at, inside)
         along += g * tl.where(inside, (load_real(x, at, inside) - average) * r, 0.0)
         sums += g
-    store_sums(partial, k, ch, channels, along, LAST)
-    next = (tl.num_programs(0) // blocks).to(tl.int64) * channels
-    store_sums(partial + next, k, ch, channels, sums, LAST)
+    store_sums(partial, k, ch, channels, programs, along, LAST)
+    next = tl.cast(programs, tl.int64) * channels
+    store_sums(partial + next, k, ch, channels, programs, sums, LAST)
 
 
 @triton.jit

@@ -31,7 +31,7 @@ def rotate_backward_kernel(
     rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """Parts of g e^{-i theta}; row ``tile`` of ``partial``: the sum of Im(conj(x) g), dL/dtheta of what came out, x."""
+    """Parts of g e^{-i theta}; share ``tile`` of ``partial``: sums of Im(conj(x) g), dL/dtheta of what came out, x."""
     tile = tl.program_id(0) // blocks
     n = tl.program_id(0) % blocks
     cos, sin = turn(theta, n)
@@ -39,7 +39,7 @@ def rotate_backward_kernel(
     g_re, g_im = load_parts(grad, at, inside, part, PAIRS)
     if partial is not None:
         x_re, x_im = load_parts(out, at, inside, part, PAIRS)
-        store_sums(partial, tile, n, channels, x_re * g_im - x_im * g_re, LAST)
+        store_sums(partial, tile, n, channels, tiles, x_re * g_im - x_im * g_re, LAST)
     real, inside = tile_place(tile, n, rows, columns, real_row, real_sample, ROWS, COLUMNS, LAST, False)
     tl.store(grad_a + real, (g_re * cos + g_im * sin).to(grad_a.dtype.element_ty), mask=inside)
     tl.store(grad_b + real, (g_im * cos - g_re * sin).to(grad_b.dtype.element_ty), mask=inside)

@@ -26,7 +26,7 @@ def rotate_phase_backward_kernel(
     grad, out, theta, grad_z, partial, rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """g e^{-i theta}; row ``tile`` of ``partial``: the sum of Im(conj(x) g), dL/dtheta of what came out, x."""
+    """g e^{-i theta}; share ``tile`` of ``partial``: the sum of Im(conj(x) g), dL/dtheta of what came out, x."""
     tile = tl.program_id(0) // blocks
     n = tl.program_id(0) % blocks
     cos, sin = turn(theta, n)
@@ -35,7 +35,7 @@ def rotate_phase_backward_kernel(
     store_parts(grad_z, at, inside, part, g_re * cos + g_im * sin, g_im * cos - g_re * sin, PAIRS)
     if partial is not None:
         x_re, x_im = load_parts(out, at, inside, part, PAIRS)
-        store_sums(partial, tile, n, channels, x_re * g_im - x_im * g_re, LAST)
+        store_sums(partial, tile, n, channels, tiles, x_re * g_im - x_im * g_re, LAST)
 
 
 def rotate_phase_forward(z, theta):

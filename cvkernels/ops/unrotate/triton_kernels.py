@@ -28,11 +28,11 @@ def unrotate_forward_kernel(
 
 @triton.jit
 def unrotate_backward_kernel(
-    grad, h, theta, grad_h, partial, K, angles, real_row, real_sample,
+    grad, h, theta, grad_h, partial, K, real_row, real_sample,
     rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """The sum of g_k e^{i theta_k}; row ``tile`` of ``partial``: sums of g_k (im cos - re sin), dL/dtheta_k."""
+    """The sum of g_k e^{i theta_k}; share ``tile`` of ``partial``: sums of g_k (im cos - re sin), dL/dtheta_k."""
     tile = tl.program_id(0) // blocks
     n = tl.program_id(0) % blocks
     at, inside = tile_place(tile, n, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
@@ -47,7 +47,7 @@ def unrotate_backward_kernel(
         if partial is not None:
             # read for each angle, from the cache after the first: kept, it makes the kernel spill on sm_120
             re, im = load_parts(h, at, inside, part, PAIRS)
-            store_sums(partial, tile, n * K + k, angles, g * (im * cos - re * sin), LAST)
+            store_sums(partial, tile, n * K + k, channels, tiles, g * (im * cos - re * sin), LAST)
     store_parts(grad_h, at, inside, part, to_re, to_im, PAIRS)
 
 
@@ -72,7 +72,7 @@ def unrotate_backward(grad, h, theta):
     K, *real = _real(grad_h, theta)
     with torch.cuda.device_of(grad):
         unrotate_backward_kernel[(t.tiles * t.blocks,)](
-            grad, h, theta, grad_h, partial, K, theta.numel(), *real, **t.arguments(), **OPTIONS
+            grad, h, theta, grad_h, partial, K, *real, **t.arguments(), **OPTIONS
         )
         return grad_h, angle_gradient(theta, partial, h is not None)
 

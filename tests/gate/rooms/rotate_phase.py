@@ -21,10 +21,14 @@ CASES = [
         k.rotate_phase_backward_kernel, "angle", ("grad", "out", "grad_z"), 2, 1,
         {"theta": "*fp64", "partial": "*fp32"}, layouts=_halves, tiles=TILES,
     ),
-    Case(
-        common.totals_kernel, "fp64",
-        {"partial": "*fp32", "out": "*fp64", "channels": "i32", "programs": "i32", "COLUMNS": "constexpr"},
-        {"COLUMNS": common.TOTALS},
+    *(
+        Case(
+            common.totals_kernel, "by channels, fp32" if last else "by angle, fp64",
+            {"partial": "*fp32", "out": "*fp32" if last else "*fp64", "channels": "i32", "programs": "i32"}
+            | dict.fromkeys(("COLUMNS", "LAST"), "constexpr"),
+            {"COLUMNS": common.TOTALS, "LAST": last},
+        )
+        for last in (False, True)
     ),
 ]  # fmt: skip
 

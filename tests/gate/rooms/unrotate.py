@@ -7,9 +7,7 @@ from cvkernels.ops.unrotate import triton_kernels as k
 from ..case import BOTH, ROUND, streaming
 from .rotate_phase import TILES
 
-_others = {
-    "theta": "*fp32", "partial": "*fp32", "real_row": "i32", "real_sample": "i32", "K": "i32", "angles": "i32",
-}  # fmt: skip
+_others = {"theta": "*fp32", "partial": "*fp32", "real_row": "i32", "real_sample": "i32", "K": "i32"}
 _aligned = (*ROUND, "real_row", "real_sample")
 CASES = [
     *streaming(

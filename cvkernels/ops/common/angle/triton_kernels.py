@@ -42,7 +42,7 @@ def turn(theta, n):
 
 def angle_partial(theta, tiles: int, wanted: bool):
     """Where each tile of a sample leaves the sum of its angle's gradient; None where nobody asked."""
-    return theta.new_empty(tiles, theta.numel(), dtype=torch.float32) if wanted and theta.numel() else None
+    return theta.new_empty(theta.numel(), tiles, dtype=torch.float32) if wanted and theta.numel() else None
 
 
 def angle_gradient(theta, partial, wanted: bool):
@@ -50,4 +50,4 @@ def angle_gradient(theta, partial, wanted: bool):
     several tiles."""
     if partial is None:
         return torch.zeros_like(theta) if wanted else theta.new_empty(0)
-    return totals(partial, theta.dtype).view(theta.shape)
+    return totals(partial, theta.numel(), theta.dtype, False).view(theta.shape)

@@ -2,7 +2,7 @@
 writes; backward likewise.
 
 Two launches each way in training, one with a running power (two where a weight wants its gradient). A first launch
-leaves partial sums ``[programs, C]``; each program of the second adds up those of its channels, always in the same
+leaves partial sums; each program of the second adds up those of its channels, always in the same
 order: no atomics, so a run repeats itself bit for bit. float32 arithmetic, 64-bit offsets.
 """
 
@@ -77,7 +77,7 @@ def power_sums_kernel(
     z, partial, programs, rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """Row k of ``partial``: sums of |z|^2 over the tiles k, k + programs, ..."""
+    """Share k of ``partial``: sums of |z|^2 over the tiles k, k + programs, ..."""
     k = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
     sums = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -85,7 +85,7 @@ def power_sums_kernel(
         at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
         re, im = load_parts(z, at, inside, part, PAIRS)
         sums += re * re + im * im
-    store_sums(partial, k, tile_channel(block, COLUMNS, LAST), channels, sums, LAST)
+    store_sums(partial, k, tile_channel(block, COLUMNS, LAST), channels, programs, sums, LAST)
 
 
 @triton.jit
@@ -131,7 +131,7 @@ def norm_backward_sums_kernel(
     rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """Row k of ``partial``: sums of Re(conj(x) dL/dv) over the tiles k, k + programs, ...; x the normalised z."""
+    """Share k of ``partial``: sums of Re(conj(x) dL/dv) over the tiles k, k + programs, ...; x the normalised z."""
     k = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
     ch = tile_channel(block, COLUMNS, LAST)
@@ -142,7 +142,7 @@ def norm_backward_sums_kernel(
         v_re, v_im, y_re, y_im, root = arriving(grad, out, at, inside, part, c, PAIRS)
         x_re, x_im = normalised(z, residual, y_re, y_im, root, at, inside, part, r, PAIRS)
         sums += x_re * v_re + x_im * v_im
-    store_sums(partial, k, ch, channels, sums, LAST)
+    store_sums(partial, k, ch, channels, programs, sums, LAST)
 
 
 @triton.jit
@@ -179,7 +179,7 @@ def norm_backward_kernel(
 
 
 def power_sums(z) -> tuple[torch.Tensor, Tiles]:
-    """Partial sums ``[programs, C]`` of |z|^2, and the walk that made them."""
+    """Partial sums of |z|^2 (`store_partial`), and the walk that made them."""
     t = Tiles.of(z)
     partial = z.new_empty(t.programs, t.channels, dtype=torch.float32)
     power_sums_kernel[(t.programs * t.blocks,)](z, partial, t.programs, **t.arguments(), **OPTIONS)
