@@ -33,7 +33,8 @@ from . import networks, two_tensor
 
 STORED = Path(__file__).with_name("budget.txt")
 N = 128
-FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh"}
+FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh"}
+FREE |= {"_unsafe_view", "unsafe_split_with_sizes"}  # views, which autograd is not to know for such
 # Launches of our operators in training, and the inputs that both launches of a norm read: statistics, then the rest.
 OURS = {
     "rotate_forward": (1, ()),
