@@ -6,8 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,7 +83,7 @@ def machine(facts) -> list[tuple[str, str]]:
         ("nvcc", last_release(first_line("nvcc", "--version", whole=True)) or "not found"),
         ("C compiler", compiler_line("CC", "cc", "gcc", "clang") or "not found"),
         ("C++ compiler", compiler_line("CXX", "c++", "g++", "clang++") or "not found"),
-        ("Python headers", "yes" if headers() else "not found"),
+        ("Python headers", "yes" if backend.headers() else "not found"),
     ]
     if facts is None:
         return [*rows, ("compiled library", "none")]
@@ -109,7 +107,7 @@ def missing(facts) -> list[tuple[str, str]]:
         lines.append(("cuda", f"CVKERNELS_CUDA=1 {REBUILD}    (in the source tree)"))
     if triton_version() is None:
         lines.append(("triton", "pip install triton"))
-    elif not (compiler_line("CC", "cc", "gcc", "clang") and headers()):
+    elif backend.launcher_lacks():
         lines.append(("what triton compiles its launchers with", "apt install gcc python3-dev"))
     return lines
 
@@ -122,11 +120,6 @@ def triton_version() -> str | None:
         return importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
         return "version unknown"
-
-
-def headers() -> bool:
-    """Python.h is there."""
-    return Path(sysconfig.get_paths()["include"], "Python.h").exists()
 
 
 def compiler_line(variable: str, *names: str) -> str | None:

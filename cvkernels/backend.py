@@ -8,6 +8,8 @@ import functools
 import importlib
 import importlib.util
 import os
+import shutil
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +77,30 @@ def absent(backend: str) -> str | None:
             return "triton is not installed"
         if not interpreting() and not torch.cuda.is_available():
             return "no CUDA device (TRITON_INTERPRET=1 runs the kernels in Triton's interpreter)"
+        if not interpreting():
+            return launcher_lacks()
     return None
+
+
+@functools.cache
+def launcher_lacks() -> str | None:
+    """What Triton has not got of what it compiles its launchers with, at the first call of a kernel; else None."""
+    asked = os.environ.get("CC")
+    if not any(map(shutil.which, (asked,) if asked else ("gcc", "clang"))):
+        said = f"CC is {asked}, which is no program here" if asked else "there is none: apt install gcc, or set CC"
+        return f"triton compiles its launchers with a C compiler, and {said}"
+    if not headers():
+        return "triton compiles its launchers with Python.h, which is not there: apt install python3-dev"
+    return None
+
+
+def headers() -> bool:
+    """Python.h stands where Triton, or a compiler by its own variables, looks for it."""
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # Debian's own; as in Triton
+    folders = [sysconfig.get_paths(scheme)["include"]]
+    for variable in ("CPATH", "C_INCLUDE_PATH"):
+        folders += os.environ.get(variable, "").split(os.pathsep)
+    return any(Path(folder, "Python.h").is_file() for folder in folders if folder)
 
 
 @dataclass(frozen=True)

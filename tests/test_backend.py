@@ -181,6 +181,46 @@ def test_reasons_of_what_is_missing(monkeypatch, reason):
     )
 
 
+@pytest.mark.parametrize(
+    "programs, variables, python_h, want",
+    [
+        ((), {}, True, "with a C compiler, and there is none: apt install gcc"),
+        (("cc",), {}, True, "with a C compiler, and there is none: apt install gcc"),  # Triton does not ask for it
+        (("gcc",), {"CC": "/opt/gone"}, True, "CC is /opt/gone, which is no program here"),
+        (("gcc",), {}, False, "with Python.h, which is not there: apt install python3-dev"),
+        (("gcc",), {}, True, None),
+        (("clang",), {}, True, None),
+        (("icx",), {"CC": "icx"}, True, None),
+    ],
+)
+def test_triton_is_absent_where_it_cannot_compile_its_launchers(monkeypatch, programs, variables, python_h, want):
+    """On such a machine every first call would raise, though CUDA's kernels or the reference could run."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(backend.shutil, "which", lambda name: name if name in programs else None)
+    monkeypatch.setattr(backend, "headers", lambda: python_h)
+    for variable in ("CC", "TRITON_INTERPRET"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    backend.launcher_lacks.cache_clear()
+    reason = backend.absent("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    backend.launcher_lacks.cache_clear()
+    assert (reason is None) if want is None else want in reason
+    assert backend.absent("triton") is None, "the interpreter compiles nothing"
+
+
+def test_python_h_may_stand_where_the_compilers_own_variables_say(monkeypatch, tmp_path):
+    monkeypatch.setattr(backend.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path / "none")})
+    monkeypatch.setenv("CPATH", "")
+    monkeypatch.delenv("C_INCLUDE_PATH", raising=False)
+    assert not backend.headers()
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setenv("CPATH", os.pathsep.join(("/nowhere", str(tmp_path))))
+    assert backend.headers()
+
+
 def test_a_library_built_for_the_cpu_only_says_so(monkeypatch):
     monkeypatch.setattr(backend, "compiled", True)
     monkeypatch.setattr(backend, "build_facts", lambda: type("Facts", (), {"cuda": ""}))
