@@ -7,6 +7,7 @@ from ... import backend, check
 from ...planar import dense, enter, leave
 from ..common.autocast import matched
 from ..common.autograd import applied, fused
+from ..common.forms import HALVES
 from ..common.power import readable
 from .reference import batch_norm_relu as reference
 
@@ -32,7 +33,7 @@ def batch_norm_relu(
     r"""magnitude_relu(magnitude_batch_norm(z) + residual, c) as one operation each way.    (paper, Eq. 7, 6)
 
     Its gradient is worked out from its output, which the next layer keeps anyway: neither ``z`` nor the normalised
-    tensor is stored (with a ``weight``, ``z`` is).
+    tensor is stored (with a ``weight`` ``z`` is, and in training in half precision beside a ``residual``).
 
     Args:
         z: features, planar ``[N, 2, C, *]`` or complex ``[N, C, *]``, any strides.
@@ -97,7 +98,9 @@ class _BatchNormReLU(torch.autograd.Function):
     @staticmethod
     def kept(inputs, output, wanted):
         z, weight, residual, _, rstd, training, c, _ = inputs
-        return output, None if weight is None else z, weight, residual, rstd, training, c
+        # output minus residual is the norm's only to the residual's last bit: in half precision too coarse to lean on
+        coarse = residual is not None and training and z.dtype in HALVES
+        return output, z if coarse or weight is not None else None, weight, residual, rstd, training, c
 
 
 if backend.compiled:
