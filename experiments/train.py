@@ -12,7 +12,7 @@ import torch
 from torch import distributed
 
 from cvkernels.nn import convert_sync_batch_norm
-from experiments import gan
+from experiments import gan, optimisers, processes
 from experiments.evaluate import batches, error, stored
 from experiments.keys import scheme_of
 from experiments.networks import build_critic
@@ -20,6 +20,7 @@ from experiments.seeds import generator, number
 from experiments.steps import Phases, Replay, Walk, draw, plainly, shard
 
 CHECKPOINT_EVERY = 60.0  # seconds
+AGREE_EVERY = 8  # steps between two questions of several processes whether to stop or to write a checkpoint
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,7 @@ class Trainer:
         `shards`: how many processes a batch is cut between; the number of processes that there are, if not given.
         """
         self.model, self.settings, self.seed, self.device, self.how = model, settings, seed, device, how
-        together = distributed.is_initialized()
-        self.rank, self.world = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
+        self.rank, self.world = processes.rank(), processes.world()
         self.shards = shards or self.world
         if settings.b == "both" and self.shards > 1:
             raise ValueError(
@@ -81,7 +81,7 @@ class Trainer:
         self.task = optimiser(model.parameters(), settings, how.graph)
         self.scheme = scheme_of(settings)
         walk = wrapped = Walk(model, self.scheme)
-        if together:
+        if distributed.is_initialized():
             ids = [device] if device.type == "cuda" else None
             wrapped = torch.nn.parallel.DistributedDataParallel(walk, device_ids=ids)
         if how.compile:
@@ -211,13 +211,23 @@ class Trainer:
         self.turn += 1
 
     def means(self):
-        """The epoch's measurements so far, each a mean over its batches; the processes' own are averaged."""
-        found = {k: total / count for k, (total, count) in self.sums.items()}
-        if self.world > 1 and found:
-            stacked = torch.stack(list(found.values()))
-            distributed.all_reduce(stacked)
-            found = dict(zip(found, stacked / self.world, strict=True))
-        return {k: v.item() for k, v in found.items()}
+        """The epoch's measurements so far, each a mean over its batches: of several processes, over this one's shares
+        of those since `pool`."""
+        return {k: (total / count).item() for k, (total, count) in self.sums.items()}
+
+    def pool(self):
+        """Measurements of all processes instead of this one's; all must do it after the same step."""
+        if self.world > 1 and self.sums:
+            totals = torch.stack([total for total, _ in self.sums.values()])
+            distributed.all_reduce(totals)
+            counts = (count for _, count in self.sums.values())
+            self.sums = dict(zip(self.sums, zip(totals / self.world, counts, strict=True), strict=True))
+
+    def agreed(self, *wishes):
+        """Of each wish whether any process has it, asked every few steps: all processes act after the same one."""
+        if self.world > 1 and self.turn % AGREE_EVERY:
+            return (False,) * len(wishes)
+        return processes.any_of(*wishes)
 
 
 def train(model, side, settings, seed, log, run=None, how=USUAL, watch=None, state=None):
@@ -246,12 +256,15 @@ def train(model, side, settings, seed, log, run=None, how=USUAL, watch=None, sta
                 trainer.batch(side.train, index)
                 if watch:
                     watch(trainer, steps, len(index))
-                if stopped() or chief and time.monotonic() - saved > how.checkpoint_every:
+                late = chief and time.monotonic() - saved > how.checkpoint_every
+                stop, save = trainer.agreed(stopped(), late)
+                if stop or save:
                     _check(trainer)
                     if chief:
                         run.checkpoint(trainer.tensors(), **trainer.facts())
                     saved = time.monotonic()
-                if stopped():
+                if stop:
+                    processes.any_of(False)  # torchrun ends all once one has ended: not before the state is on disk
                     raise Interrupted
             metrics = _close_epoch(trainer, side, seed)
             log(trainer.epoch, settings.epochs, metrics)
@@ -275,7 +288,10 @@ def _close_epoch(trainer, side, seed):
 
 
 def _check(trainer):
-    """The epoch's means so far; Diverged where one is no number, before that reaches a checkpoint."""
+    """The epoch's means so far, by all processes; Diverged where one or a weight is no number, before that reaches a
+    checkpoint. A loss tells of the weights before its step, so that of the last one tells nothing yet."""
+    where = f"in epoch {trainer.epoch + 1}, by step {trainer.step}"
+    trainer.pool()
     means = trainer.means()
     for name, value in means.items():
         if not math.isfinite(value):

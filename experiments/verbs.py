@@ -6,9 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from experiments import attack, runs, victim
+from experiments import attack, processes, runs, victim
 from experiments import data as datasets
 from experiments import settings as presets
 from experiments.data.inventory import inventory
@@ -31,22 +29,27 @@ def data(args):
 def train(args):
     changes = [f"network={args.network}", f"form={args.form}", *args.changes]
     settings = chosen_settings(args.preset, args.data, changes, args.network)
-    _join_processes()
-    device = choose_device(args.device)
-    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    progress = Progress([("", 0.0)], quiet=_rank() > 0)
-    found = _load(args, settings, progress)
+    if args.deterministic:  # cuBLAS reads it when its first handle is made; without it products are refused
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        device = processes.join(choose_device(args.device))
+    except ValueError as error:
+        raise UsageError(error) from None
+    chief = processes.rank() == 0
+    progress = Progress([("", 0.0)], quiet=not chief)
+    found = processes.one_after(lambda: _load(args, settings, progress))  # it may download, or decode pictures
     progress.stages = [victim.expected(settings, len(found.defender.train))]
     job = Job(settings, found.to(device), args.seed, device, Path(args.runs), progress)
     run = victim.open_run(job)
-    if args.force and _rank() == 0:
+    if args.force and chief:
         shutil.rmtree(run.folder, ignore_errors=True)
     _announce(job, run, settings)
     graph = device.type == "cuda" and not args.no_graph and settings.schedule == "together"
+    if graph and processes.world() > 1:
+        graph = False
+        progress.say("  no CUDA graphs: not tried with several processes")
     model, run = victim.trained(job, How(graph, args.compile, args.deterministic, tensorboard=args.tensorboard))
-    if _rank() == 0:
+    if chief:
         summary = run.summary()
         held = max(summary["law"].values(), default=None)
         progress.say(
@@ -54,6 +57,7 @@ def train(args):
             + (f", rotation law {held:.1e}" if held is not None else "")
             + f"; {clock(summary['seconds'])} of work; {run.folder}"
         )
+    processes.leave()
     return 0
 
 
@@ -158,7 +162,7 @@ def _announce(job, run, settings):
     say(
         f"preset {settings.preset}, {victim.title(settings)} on {job.data.name}, seed {job.seed}, "
         f"{settings.precision}; device {describe(job.device)}"
-        + (f", {torch.distributed.get_world_size()} processes" if torch.distributed.is_initialized() else "")
+        + (f", {processes.world()} processes" if processes.world() > 1 else "")
     )
     for line in describe_data(job.data):
         say(line)
@@ -168,16 +172,6 @@ def _announce(job, run, settings):
         f"  about {clock(seconds)} on one core; {parameters:,} parameters, {20 * parameters / 2**20 + 1:.0f} MB of disk"
         f" under {run.folder}; Ctrl-C stops, the same command continues"
     )
-
-
-def _rank():
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def _join_processes():
-    """What torchrun started finds its fellows."""
-    if "WORLD_SIZE" in os.environ and int(os.environ["WORLD_SIZE"]) > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
 def _folders(root):

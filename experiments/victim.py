@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from experiments import attack, metrics, runs
+from experiments import attack, metrics, processes, runs
 from experiments import settings as presets
 from experiments.attack import ANGLE_FIELDS, ATTACK_FIELDS
 from experiments.attacks.knowledge import encode_all
@@ -59,21 +59,23 @@ def trained(job, how=USUAL):
         Diverged: the run is marked so on disk, with its last good state.   Interrupted: Ctrl-C.
     """
     settings, side = job.settings, job.data.defender
-    run = open_run(job)
+    run = open_run(job)  # of several processes the first one reads and writes it
+    chief = processes.rank() == 0
     model = build(settings, job.data, job.seed).to(job.device)
-    if skipped(job, run):
-        model.load_state_dict(run.load())
+    if processes.told(lambda: skipped(job, run)):
+        model.load_state_dict(processes.told(run.load))
         return model.eval(), run
-    state = run.start()
-    if state:
+    state = processes.told(run.start)
+    if state and chief:
         epoch, step = state[1]["epoch"], state[1]["step"]
         then = _earlier_commit(run)
         job.progress.say(f"{run.folder}: goes on after epoch {epoch}, step {step}{then}")
     job.progress.start()
-    curves = _tensorboard(run) if how.tensorboard else None
+    curves = _tensorboard(run) if how.tensorboard and chief else None
 
     def log(epoch, epochs, m):
-        run.log(**m)
+        if chief:
+            run.log(**m)
         if curves:
             for name in m.keys() - {"epoch"}:
                 curves.add_scalar(name, m[name], epoch)
@@ -87,18 +89,15 @@ def trained(job, how=USUAL):
 
     try:
         kept = train(model, side, settings, job.seed, log, run, how, watch, state)
-    except Diverged as error:
-        run.stop(why="diverged", where=str(error))
+    except Diverged as diverged:
+        where = str(diverged)
+        processes.told(lambda: run.stop(why="diverged", where=where))
         raise
     wrong, loss = error_of(model, job)
-    run.save(model.state_dict())
-    run.finish(
-        test_error=wrong,
-        test_loss=loss,
-        kept=kept,
-        law=law(model, job) if model.keyed else {},
-        device=str(job.device),
-    )
+    held = law(model, job) if model.keyed else {}
+    if chief:
+        run.save(model.state_dict())
+        run.finish(test_error=wrong, test_loss=loss, kept=kept, law=held, device=str(job.device))
     return model.eval(), run
 
 
@@ -131,7 +130,6 @@ def law(model, job, images=7):
 
 
 def _earlier_commit(run):
-
     before = json.loads((run.folder / "environment.json").read_text())["before"]
     commits = {e.get("commit") for e in before} - {runs.commit()}
     return f"; begun under commit {', '.join(sorted(commits))}, now {runs.commit()}" if commits else ""
