@@ -13,12 +13,14 @@ import torch
 from experiments import metrics, runs
 from experiments import settings as presets
 from experiments.attacks import angle, clean_features, inversion1, inversion2, open_features
-from experiments.attacks.knowledge import Knowledge, Transcript, encode_all
-from experiments.evaluate import stored
+from experiments.attacks.knowledge import Features, Knowledge, Transcript
+from experiments.attacks.learn import Work
+from experiments.evaluate import batches, stored
 from experiments.job import skipped
 from experiments.keys import scheme_of
 from experiments.networks import critic_kind
 from experiments.seeds import generator, number
+from experiments.transcripts import crossing, gathered
 from models.attackers import AnglePredictor
 
 ATTACK_FIELDS = (
@@ -37,6 +39,7 @@ TITLES = {
 }
 COSTS = {"angle": 6e-5}  # seconds per image and epoch on one thread, for the time left; a U-Net's at width 8:
 UNET_COST = 1.9e-3
+SCORED = 2**28  # bytes of pixels that are scored at once: 21,845 images of 32x32, 445 of 224x224
 
 
 def expected(names, settings, images):
@@ -73,99 +76,115 @@ class Battery:
     @functools.cached_property
     def features(self):
         """What the victims' images are before they cross, and the attacker's own test images."""
-        return tuple(encode_all(self.model.encode, images) for images in (self.victims, self.own))
+        return tuple(Features(query(self.model), images) for images in (self.victims, self.own))
 
     @functools.cached_property
-    def transcripts(self):
-        """What the cloud saw of both, and the victims' angles, which only the scoring is told (None without a key)."""
-        a, own = self.features
-        z, theta = transcript(self.job, self.model, a, "victims")
-        return z, transcript(self.job, self.model, own, "own")[0], theta
+    def scheme(self):
+        """How the device draws keys; None where the network has none."""
+        return scheme(self.job, self.model) if self.model.keyed else None
+
+    @functools.cached_property
+    def seen(self):
+        """What the cloud saw of the victims' images and then of the attacker's own, `[V + O, ...]`, and the victims'
+        angles `[V]`, which only the scoring is told (None without a key)."""
+        angles = []
+
+        def parts():
+            for features, whose in zip(self.features, ("victims", "own"), strict=True):
+                for z, theta in crossing(self.model, self.scheme, features, self.job.seed, whose):
+                    angles.append(theta)
+                    yield z
+
+        seen = gathered(parts(), len(self.victims) + len(self.own), self.job.place)
+        return seen, torch.cat(angles)[: len(self.victims)] if self.model.keyed else None
+
+    @functools.cached_property
+    def clean(self):
+        """The features of both before the rotation, for the anchor alone."""
+        parts = (features[index] for features in self.features for index in features.parts())
+        return gathered(parts, len(self.victims) + len(self.own), self.job.place)
 
     def knowledge(self, **more):
         facts = {"encode": query(self.model)} | more
-        facts |= {"scheme": scheme(self.job, self.model)} if self.model.keyed else {"gamma": noise_of(self.model)}
+        facts |= {"scheme": self.scheme} if self.model.keyed else {"gamma": noise_of(self.model)}
         return Knowledge(train=self.job.data.attacker.train, val=self.job.data.attacker.val, **facts)
 
     def on_open(self):
         """{name: result} for a network whose features cross in the open."""
-        z, own_z, _ = self.transcripts
-        return {"open-features": self._redraw("open-features", open_features, self.parent, z, own_z)}
+        return {"open-features": self._redraw("open-features", open_features, self.parent)}
 
     def on_keyed(self):
         """({name: result}, the angle's result, its run) for a network under a key."""
-        z, own_z, _ = self.transcripts
         found = {}
-        found["clean-features"] = self._redraw(
-            "clean-features", clean_features, self.parent, z, own_z, clean=self.features
-        )
+        found["clean-features"] = self._redraw("clean-features", clean_features, self.parent)
         guessed, guess, angle_run = self._angles()
-        found["inversion1"] = self._redraw("inversion1", inversion1, angle_run, z, own_z, guess_angle=guess)
-        found["inversion2"] = self._redraw("inversion2", inversion2, self.parent, z, own_z)
+        found["inversion1"] = self._redraw("inversion1", inversion1, angle_run, guess_angle=guess)
+        found["inversion2"] = self._redraw("inversion2", inversion2, self.parent)
         return found, guessed, angle_run
 
     def mean_image(self):
-        """The lower anchor."""
-        train = self.job.data.attacker.train.unit().pixels
-        return metrics.mean_image_errors(train, self.victims.unit().pixels)
+        """The lower anchor: the errors of every image redrawn as the mean of the attacker's own, which needs no
+        features at all."""
+        train = self.job.data.attacker.train
+        mean = sum(train.batch(part).pixels.mean(0) * (len(part) / len(train)) for part in pieces(train))
+        return scored(lambda index: mean.expand(len(index), *mean.shape), self.victims)[0]
 
-    def _redraw(self, name, module, parent, seen, own_seen, clean=None, **more):
-        """Run one redrawing attack (or read the finished run) and score it.
-
-        Args:
-            seen, own_seen: the transcripts of the victims' images and of the attacker's own test images.
-            clean: for the anchor alone, the features before the rotation of both.
-        """
+    def _redraw(self, name, module, parent, **more):
+        """Run one redrawing attack (or read the finished run, or go on with it) and score it."""
         job = self.job
-        fields = {k: v for k, v in presets.as_dict(job.settings).items() if k in ATTACK_FIELDS}
-        run = runs.Run(job.place, name, {**fields, "on": parent.id, "seed": self.seed}, job.data.fingerprint)
+        run = self._run(name, ATTACK_FIELDS, parent)
         if not skipped(job, run):
-            run.start()
-            job.progress.start()
-
-            def log(epoch, epochs, m):
-                run.log(**m)
-                job.progress.epoch(
-                    epoch, epochs, f"RMSE train {m['train_rmse']:.3f}  own validation {m['val_rmse']:.3f}"
-                )
-
-            knowledge = self.knowledge(**more)
-            facts = {"clean_features": torch.cat(clean)} if clean else {}
-            facts |= {k: getattr(knowledge, k) for k in module.KNOWS if k not in facts}
-            result = module.attack(
-                Transcript(torch.cat((seen, own_seen))), Knowledge(**facts), job.settings, self.attacker, log
-            )
-            victims, own = self.victims.unit().pixels, self.own.unit().pixels
-            images, own_images = result.images.split((len(victims), len(own)))
+            work = self._work(run, lambda m: f"RMSE train {m['train_rmse']:.3f}  own validation {m['val_rmse']:.3f}")
+            if "clean_features" in module.KNOWS:
+                more["clean_features"] = self.clean
+            knowledge = self.knowledge(**more).only(module.KNOWS)
+            result = module.attack(Transcript(self.seen[0]), knowledge, job.settings, self.attacker, work)
             best = min(run.metrics(), key=lambda m: (m["val_rmse"], -m["epoch"]))
+            std = metrics.ROMECH.get(job.data.name)
+            errors, units = scored(result.redraw, self.victims, std)
+            own, _ = scored(lambda index: result.redraw(index + len(self.victims)), self.own)
             run.save(result.weights)
-            run.save({"images": images[self.shown]}, "redrawn.safetensors")
+            run.save({"images": result.redraw(self.shown)}, "redrawn.safetensors")
             run.finish(
-                victims=metrics.image_errors(images, victims),
-                published_units=metrics.published_units(images, victims, metrics.ROMECH.get(job.data.name)),
-                own_test=metrics.image_errors(own_images, own),
+                victims=errors,
+                published_units=units,
+                own_test=own,
                 kept=best,
                 epochs=job.settings.attack_epochs,
                 device=str(job.device),
             )
         return run.summary() | {"redrawn": run.load("redrawn.safetensors")["images"], "curve": run.metrics()}
 
+    def _run(self, name, names, parent):
+        """The run on disk of an attack that depends on the settings of these names."""
+        job = self.job
+        fields = {k: v for k, v in presets.as_dict(job.settings).items() if k in names}
+        return runs.Run(job.place, name, {**fields, "on": parent.id, "seed": self.seed}, job.data.fingerprint)
+
+    def _work(self, run, told):
+        """Begin or go on with an attack's run; `told`: an epoch's metrics -> what of them is shown."""
+        progress = self.job.progress
+        state = run.start()
+        if state:
+            progress.say(f"{run.folder}: goes on after epoch {state[1]['epoch']}")
+        progress.start()
+
+        def log(epoch, epochs, m):
+            run.log(**m)
+            progress.epoch(epoch, epochs, told(m))
+
+        return Work(log, progress.step, run.checkpoint, state)
+
     def _angles(self):
         """The angle attack: (its errors, the predictor as a function of z, its run)."""
-        job, (z, _, theta) = self.job, self.transcripts
-        fields = {k: v for k, v in presets.as_dict(job.settings).items() if k in ANGLE_FIELDS}
-        run = runs.Run(job.place, "angle", {**fields, "on": self.parent.id, "seed": self.seed}, job.data.fingerprint)
+        job, (seen, theta) = self.job, self.seen
+        z = seen[: len(self.victims)]
+        run = self._run("angle", ANGLE_FIELDS, self.parent)
         kind = critic_kind(job.settings)
         if not skipped(job, run):
-            run.start()
-            job.progress.start()
-
-            def log(epoch, epochs, m):
-                run.log(**m)
-                job.progress.epoch(epoch, epochs, f"own validation error {m['val_angle_error']:.3f} rad")
-
+            work = self._work(run, lambda m: f"own validation error {m['val_angle_error']:.3f} rad")
             knowledge = self.knowledge().only(angle.KNOWS)
-            guesses, predictor = angle.attack(Transcript(z), knowledge, job.settings, self.attacker, log, kind)
+            guesses, predictor = angle.attack(Transcript(z), knowledge, job.settings, self.attacker, work, kind)
             errors = metrics.angle_errors(guesses, theta)
             run.save(predictor.state_dict())
             run.save({"theta": theta, "guess": guesses, **errors}, "angles.safetensors")
@@ -204,16 +223,20 @@ def noise_of(model):
     return getattr(model, "gamma", 0.0)
 
 
-def transcript(job, model, a, whose):
-    """What the cloud sees of features a `[N, C, h, w]`, and the angles `[N]`, which only the scoring is told; None
-    without a key."""
-    rng = generator(job.seed, "keys", "transcript", whose)
-    with torch.no_grad():
-        if model.keyed:
-            return scheme(job, model).conceal(a, rng)[:2]
-        with torch.random.fork_rng(devices=[a.device] if a.is_cuda else []):
-            torch.manual_seed(number(rng))  # the network's own noise is drawn from torch's generator
-            return model.conceal(a), None
+def pieces(images):
+    """Indices that cover these images in order, each of as many as are scored at once."""
+    return batches(len(images), max(2, SCORED // (4 * images.pixels[0].numel())))
+
+
+def scored(redraw, images, std=None):
+    """(errors, the same in published units) of what `redraw` gives for an index of these images; `std` as in
+    `metrics.published_units`."""
+    errors, units = [], []
+    for index in pieces(images):
+        drawn, target = redraw(index), images.batch(index).pixels
+        errors.append((len(index), metrics.image_errors(drawn, target)))
+        units.append((len(index), metrics.published_units(drawn, target, std)))
+    return metrics.together(errors), metrics.together(units)
 
 
 def one_of_each(labels):

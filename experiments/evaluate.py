@@ -11,7 +11,12 @@ AT_ONCE = 500  # images of 32x32 in one batch where nothing is trained
 
 def at_once(images):
     """How many of these images fit one batch where nothing is trained."""
-    return max(2, AT_ONCE * 32 * 32 // (images.pixels.shape[-1] * images.pixels.shape[-2]))
+    return fitting(*images.pixels.shape[-2:])
+
+
+def fitting(height, width):
+    """How many samples of this size fit one batch where nothing is trained."""
+    return max(2, AT_ONCE * 32 * 32 // (height * width))
 
 
 def batches(n, size, rng=None):

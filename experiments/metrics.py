@@ -59,9 +59,14 @@ def image_errors(image, target):
     }
 
 
-def mean_image_errors(train, target):
-    """The lower anchor: every image redrawn as the mean of `train` `[M, C, H, W]`, which needs no features at all."""
-    return image_errors(train.mean(0).expand_as(target), target)
+def together(parts):
+    """The errors of a set from those of its parts, (how many images, errors by name) each."""
+    images = sum(n for n, _ in parts)
+    found = {}
+    for name in parts[0][1]:
+        power = 2 if name in ("rmse", "paper") else 1  # a root of a mean
+        found[name] = (sum(n * errors[name] ** power for n, errors in parts) / images) ** (1 / power)
+    return found
 
 
 def published_units(image, target, std=None):

@@ -4,12 +4,11 @@ The adversary encodes images of its own, rotates them under keys it draws afresh
 drew.
 """
 
-import copy
-
 import torch
 
-from experiments.attacks.knowledge import encode_all
-from experiments.evaluate import AT_ONCE, batches
+from experiments.attacks.knowledge import Features
+from experiments.attacks.learn import learn
+from experiments.evaluate import AT_ONCE, batches, fitting
 from experiments.metrics import angle_errors
 from experiments.seeds import generator, initialising
 from models.attackers import AnglePredictor
@@ -17,40 +16,44 @@ from models.attackers import AnglePredictor
 KNOWS = ("encode", "scheme", "train", "val")
 
 
-def attack(transcript, knowledge, settings, seed, log, kind="lenet"):
+def attack(transcript, knowledge, settings, seed, work, kind="lenet"):
     """Guess the angle of every sample of the transcript.
 
     Returns:
         (angles `[N]` in [0, 2π), the predictor); the epoch with the lowest mean circular error on own validation
         images.
     """
-    a_train, a_val = (encode_all(knowledge.encode, images) for images in (knowledge.train, knowledge.val))
+    a_train, a_val = (Features(knowledge.encode, images) for images in (knowledge.train, knowledge.val))
     conceal = knowledge.scheme.conceal
-    with torch.no_grad():
-        z_val, theta_val = conceal(a_val, generator(seed, "angle", "validation"))[:2]
     with initialising(seed, "angle"):
-        predictor = AnglePredictor(*a_train.shape[1:3], loss=settings.angle_loss, kind=kind).to(a_train.device)
-    optimiser = torch.optim.Adam(predictor.parameters(), lr=settings.angle_lr)
-    best, kept = None, None
-    for epoch in range(settings.angle_epochs):
-        rng = generator(seed, "angle", epoch)
-        losses = []
-        for index in batches(len(a_train), settings.angle_batch, rng):
-            loss = predictor.loss(*conceal(a_train[index], rng)[:2])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            losses.append(loss.detach())
-        val = angle_errors(guess(predictor, z_val), theta_val)["circular"].mean().item()
-        if best is None or val <= best:
-            best, kept = val, copy.deepcopy(predictor.state_dict())
-        metrics = {"epoch": epoch + 1, "loss": torch.stack(losses).mean().item(), "val_angle_error": val}
-        log(epoch + 1, settings.angle_epochs, metrics)
-    predictor.load_state_dict(kept)
+        predictor = AnglePredictor(*transcript.seen.shape[2:4], loss=settings.angle_loss, kind=kind)
+    predictor = predictor.to(knowledge.train.labels.device)
+
+    def loss(index, rng):
+        return predictor.loss(*conceal(a_train[index], rng)[:2])
+
+    def score():
+        rng, errors = generator(seed, "angle", "validation"), []
+        for index in a_val.parts():
+            with torch.no_grad():
+                z, theta = conceal(a_val[index], rng)[:2]
+            errors.append(angle_errors(guess(predictor, z), theta)["circular"])
+        return "val_angle_error", torch.cat(errors).mean().item()
+
+    def rate(share):
+        return settings.angle_lr
+
+    def measure(mean_loss):
+        return {"loss": mean_loss.item()}
+
+    much = settings.angle_epochs, settings.angle_batch
+    learn(predictor, len(a_train), *much, rate, loss, measure, score, work, seed, "angle")
     return guess(predictor, transcript.seen), predictor
 
 
 def guess(predictor, z):
-    """Angles `[N]` of planar z, without a gradient."""
+    """Angles `[N]` of planar z, wherever it lies, without a gradient."""
+    device = next(predictor.parameters()).device
+    size = min(AT_ONCE, fitting(*z.shape[-2:]))
     with torch.no_grad():
-        return torch.cat([predictor(z[index]) for index in batches(len(z), AT_ONCE)])
+        return torch.cat([predictor(z[index].to(device)) for index in batches(len(z), size)])

@@ -7,7 +7,7 @@ from experiments.attacks.redraw import draw, train_unet
 KNOWS = ("encode", "train", "val", "clean_features")
 
 
-def attack(transcript, knowledge, settings, seed, log):
+def attack(transcript, knowledge, settings, seed, work):
     """Redraw every victim's image from its clean features; the transcript is not read."""
-    unet = train_unet(lambda a, rng: a, knowledge, settings, seed, "clean_features", log)
-    return Reconstruction(draw(unet, knowledge.clean_features), unet.state_dict())
+    unet = train_unet(lambda a, rng: a, knowledge, settings, seed, "clean_features", work)
+    return Reconstruction(lambda index: draw(unet, knowledge.clean_features, index), unet.state_dict())

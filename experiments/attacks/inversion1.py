@@ -11,7 +11,7 @@ from experiments.attacks.redraw import draw, train_unet
 KNOWS = ("encode", "scheme", "train", "val", "guess_angle")
 
 
-def attack(transcript, knowledge, settings, seed, log):
+def attack(transcript, knowledge, settings, seed, work):
     """Redraw every image of the transcript."""
 
     def turned_back(z):
@@ -22,5 +22,5 @@ def attack(transcript, knowledge, settings, seed, log):
         z = knowledge.scheme.conceal(a, rng)[0]
         return turned_back(z)
 
-    unet = train_unet(view, knowledge, settings, seed, "inversion1", log)
-    return Reconstruction(draw(unet, turned_back(transcript.seen)), unet.state_dict())
+    unet = train_unet(view, knowledge, settings, seed, "inversion1", work)
+    return Reconstruction(lambda index: draw(unet, transcript.seen, index, turned_back), unet.state_dict())

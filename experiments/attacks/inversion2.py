@@ -6,7 +6,7 @@ from experiments.attacks.redraw import draw, train_unet
 KNOWS = ("encode", "scheme", "train", "val")
 
 
-def attack(transcript, knowledge, settings, seed, log):
+def attack(transcript, knowledge, settings, seed, work):
     """Redraw every image of the transcript."""
     read = real_part if settings.single_part else both_parts
 
@@ -14,5 +14,5 @@ def attack(transcript, knowledge, settings, seed, log):
         z = knowledge.scheme.conceal(a, rng)[0]
         return read(z)
 
-    unet = train_unet(view, knowledge, settings, seed, "inversion2", log)
-    return Reconstruction(draw(unet, read(transcript.seen)), unet.state_dict())
+    unet = train_unet(view, knowledge, settings, seed, "inversion2", work)
+    return Reconstruction(lambda index: draw(unet, transcript.seen, index, read), unet.state_dict())

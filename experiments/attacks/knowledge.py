@@ -4,12 +4,15 @@ An attack's file declares what it needs in `KNOWS`; it is given that and no more
 error, not a habit: no attack is handed the model, the victims' images, or their keys.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from experiments.data.images import to_input
 from experiments.evaluate import at_once, batches
+
+IN_MEMORY = 3 * 2**30  # bytes of features that are kept; ResNet-20's of 45,000 images at 16x32x32 are 2.75 GiB
 
 DESCRIPTIONS = {
     "encode": "query access to the device's encoder, on images of the adversary's own",
@@ -60,10 +63,35 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What an attack hands back: images `[N, 3, H, W]` in 0..1, and its networks' weights."""
+    """What an attack hands back: the images it redraws of the transcript's rows at an index `[n]`, a function to
+    `[n, 3, H, W]` in 0..1 (all of them need not fit the memory), and its networks' weights."""
 
-    images: torch.Tensor
+    redraw: Callable
     weights: dict
+
+
+class Features:
+    """What a frozen encoder gives for images, by index: `[n, C, h, w]`, kept where it is little, else encoded anew."""
+
+    def __init__(self, encode, images):
+        self.encode, self.images = encode, images
+        some = self._encoded(torch.arange(min(2, len(images))))
+        size = len(images) * some[0].numel() * some.element_size()
+        self.kept = encode_all(encode, images) if size <= IN_MEMORY else None
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self._encoded(index) if self.kept is None else self.kept[index]
+
+    def parts(self):
+        """Indices that cover all of them in order: in one piece where they are kept."""
+        return batches(len(self), len(self) if self.kept is not None else at_once(self.images))
+
+    def _encoded(self, index):
+        with torch.no_grad():
+            return self.encode(to_input(self.images.batch(index).pixels))
 
 
 def encode_all(encode, images):

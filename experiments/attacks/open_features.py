@@ -10,7 +10,7 @@ from experiments.attacks.redraw import draw, train_unet
 KNOWS = ("encode", "gamma", "train", "val")
 
 
-def attack(transcript, knowledge, settings, seed, log):
+def attack(transcript, knowledge, settings, seed, work):
     """Redraw every image of the transcript `[N, C, h, w]`."""
 
     def view(a, rng):
@@ -18,5 +18,5 @@ def attack(transcript, knowledge, settings, seed, log):
             return a
         return a + knowledge.gamma * torch.randn(a.shape, generator=rng, dtype=a.dtype).to(a.device)
 
-    unet = train_unet(view, knowledge, settings, seed, "open_features", log)
-    return Reconstruction(draw(unet, transcript.seen), unet.state_dict())
+    unet = train_unet(view, knowledge, settings, seed, "open_features", work)
+    return Reconstruction(lambda index: draw(unet, transcript.seen, index), unet.state_dict())

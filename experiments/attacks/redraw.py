@@ -1,69 +1,77 @@
 """The U-Net that redraws images from features, and how it is trained: what the inversion attacks have in common."""
 
-import copy
-
 import torch
 from torch.nn.functional import mse_loss
 
-from experiments.attacks.knowledge import encode_all
-from experiments.evaluate import AT_ONCE, batches
-from experiments.metrics import rmse
+from experiments.attacks.knowledge import Features
+from experiments.attacks.learn import learn
+from experiments.evaluate import batches, fitting
+from experiments.metrics import rmse, together
 from experiments.seeds import generator, initialising
 from models.attackers import UNet
 
 
-def train_unet(view, knowledge, settings, seed, name, log):
+def train_unet(view, knowledge, settings, seed, name, work):
     """Train on the adversary's own images; keep the epoch with the lowest RMSE on its own validation images.
 
     Args:
         view: (features a `[n, C, h, w]` of own images, generator) -> what the U-Net reads of them, `[n, C', h, w]`;
             it draws fresh keys at each call.
         knowledge: with `encode`, `train` and `val`.
-        log: called after each epoch with (epoch, epochs, metrics).
     Returns:
         The U-Net, in inference mode.
     """
-    a_train, a_val = (encode_all(knowledge.encode, images) for images in (knowledge.train, knowledge.val))
-    target, target_val = knowledge.train.unit().pixels, knowledge.val.unit().pixels
+    train, val = knowledge.train, knowledge.val
+    a_train, a_val = (Features(knowledge.encode, images) for images in (train, val))
     with torch.no_grad():
-        seen_val = view(a_val, generator(seed, name, "validation"))
+        channels = view(a_train[torch.arange(2)], generator(seed, name, "shape")).shape[1]
     with initialising(seed, name):
-        shape = seen_val.shape[1], settings.unet_width, target.shape[-1], target.shape[1]
+        shape = channels, settings.unet_width, train.pixels.shape[-1], train.pixels.shape[1]
         unet = UNet(*shape, shared_kernels=settings.shared_kernels)
     # width 8, batches of 32, two cores: 580 images a second channels-last, 110 contiguous
-    unet = unet.to(target.device, memory_format=torch.channels_last)
-    optimiser = torch.optim.Adam(unet.parameters(), lr=settings.attack_lr)
-    steps = settings.attack_epochs * len(batches(len(a_train), settings.attack_batch))
-    share_left = (lambda step: 1 - step / steps) if settings.attack_decay else (lambda step: 1.0)
-    decay = torch.optim.lr_scheduler.LambdaLR(optimiser, share_left)
-    best, kept = None, None
-    for epoch in range(settings.attack_epochs):
-        unet.train()
-        rng = generator(seed, name, epoch)
-        losses = []
-        for index in batches(len(a_train), settings.attack_batch, rng):
+    unet = unet.to(train.labels.device, memory_format=torch.channels_last)
+
+    def loss(index, rng):
+        with torch.no_grad():
+            seen = view(a_train[index], rng)
+        return mse_loss(unet(_lay(seen)), train.batch(index).pixels)
+
+    def score():
+        rng, found = generator(seed, name, "validation"), []
+        for index in a_val.parts():
             with torch.no_grad():
-                seen = view(a_train[index], rng)
-            loss = mse_loss(unet(_lay(seen)), target[index])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            decay.step()
-            losses.append(loss.detach())
-        val = rmse(draw(unet, seen_val), target_val)
-        if best is None or val <= best:
-            best, kept = val, copy.deepcopy(unet.state_dict())
-        train_rmse = torch.stack(losses).mean().sqrt().item()
-        log(epoch + 1, settings.attack_epochs, {"epoch": epoch + 1, "train_rmse": train_rmse, "val_rmse": val})
-    unet.load_state_dict(kept)
-    return unet.eval()
+                seen = view(a_val[index], rng)
+            found.append((len(index), {"rmse": rmse(draw(unet, seen), val.batch(index).pixels)}))
+        return "val_rmse", together(found)["rmse"]
+
+    def rate(share):
+        return settings.attack_lr * (1 - share if settings.attack_decay else 1)
+
+    def measure(mean_loss):
+        return {"train_rmse": mean_loss.sqrt().item()}
+
+    much = settings.attack_epochs, settings.attack_batch
+    learn(unet, len(train), *much, rate, loss, measure, score, work, seed, name)
+    return unet
 
 
-def draw(unet, seen):
-    """Images `[N, 3, S, S]`, cut to 0..1, which every adversary knows pixels to be."""
+def draw(unet, seen, index=None, read=None):
+    """Images `[n, 3, S, S]`, cut to 0..1, which every adversary knows pixels to be.
+
+    Args:
+        seen: features `[N, ...]`, wherever they lie.
+        index: which of them, `[n]`; all, if not given.
+        read: what the U-Net reads of them; themselves, if not given.
+    """
     unet.eval()
+    device = next(unet.parameters()).device
+    index = torch.arange(len(seen)) if index is None else index
+    found = []
     with torch.no_grad():
-        return torch.cat([unet(_lay(seen[index])) for index in batches(len(seen), AT_ONCE)]).clamp(0, 1)
+        for part in batches(len(index), fitting(unet.image_side, unet.image_side)):
+            some = seen[index[part]].to(device)
+            found.append(unet(_lay(read(some) if read else some)))
+    return torch.cat(found).clamp(0, 1)
 
 
 def _lay(features):

@@ -6,6 +6,7 @@ import torch
 import cvkernels.functional as F
 from experiments.attacks import angle, clean_features, inversion1, inversion2, open_features
 from experiments.attacks.knowledge import Knowledge, Transcript, Undeclared, encode_all
+from experiments.attacks.learn import Work
 from experiments.data import load
 from experiments.keys import Scheme
 from experiments.networks import build
@@ -33,10 +34,6 @@ def world():
         guess_angle=lambda z: torch.zeros(len(z)),
     )
     return model, Transcript(z), everything, theta
-
-
-def silent(*record):
-    pass
 
 
 def test_what_was_not_declared_is_an_error():
@@ -69,10 +66,12 @@ def test_each_attack_runs_on_what_it_declares(world, module):
         transcript = Transcript(everything.clean_features)
     epochs = []
     knowledge = everything.only(module.KNOWS)
-    result = module.attack(transcript, knowledge, SETTINGS, 0, lambda *record: epochs.append(record))
-    assert result.images.shape == (20, 3, 32, 32)
-    assert result.images.min() >= 0
-    assert result.images.max() <= 1
+    result = module.attack(transcript, knowledge, SETTINGS, 0, Work(lambda *record: epochs.append(record)))
+    images = result.redraw(torch.arange(20))
+    assert images.shape == (20, 3, 32, 32)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert_close(result.redraw(torch.tensor([3, 17])), images[[3, 17]], kind="network")
     assert [record[:2] for record in epochs] == [(1, 2), (2, 2)]
     assert all({"train_rmse", "val_rmse"} <= record[2].keys() for record in epochs)
 
@@ -82,7 +81,7 @@ def test_no_attack_asks_for_the_clean_features(world, module):
     assert "clean_features" not in module.KNOWS
     _, transcript, everything, _ = world
     with pytest.raises(Undeclared, match="`encode` is not in this adversary's declared knowledge"):
-        module.attack(transcript, everything.only(("train", "val")), SETTINGS, 0, silent)
+        module.attack(transcript, everything.only(("train", "val")), SETTINGS, 0, Work())
 
 
 def test_angles_are_learned(world):
@@ -90,8 +89,8 @@ def test_angles_are_learned(world):
     _, transcript, everything, theta = world
     settings = override(SETTINGS, ["angle_epochs=40", "angle_lr=5e-3"])
     errors = []
-    knowledge = everything.only(angle.KNOWS)
-    guess, _ = angle.attack(transcript, knowledge, settings, 0, lambda e, n, m: errors.append(m["val_angle_error"]))
+    knowledge, work = everything.only(angle.KNOWS), Work(lambda e, n, m: errors.append(m["val_angle_error"]))
+    guess, _ = angle.attack(transcript, knowledge, settings, 0, work)
     assert guess.shape == theta.shape
     assert min(errors) < 0.5 < torch.pi / 2  # a blind guess's mean is π/2
     wrong = (guess - theta).abs()
@@ -124,7 +123,7 @@ def test_attack1_turns_back_by_the_guess(world):
     def guess(z):
         return right(z) if len(z) == len(theta) else torch.zeros(len(z))
 
-    inversion1.attack(transcript, Knowledge(**facts, guess_angle=guess), SETTINGS, 0, silent)
+    inversion1.attack(transcript, Knowledge(**facts, guess_angle=guess), SETTINGS, 0, Work()).redraw(torch.arange(20))
     assert torch.equal(seen[-1], transcript.seen)
     assert_close(F.unrotate(seen[-1], theta), everything.clean_features, kind="network")
 
@@ -134,20 +133,22 @@ def test_the_faults_of_published_attacks(world, monkeypatch):
     _, transcript, everything, _ = world
     shown = {}
 
-    def see(view, knowledge, settings, seed, name, log):
+    every = torch.arange(len(transcript.seen))
+
+    def see(view, knowledge, settings, seed, name, work):
         shown["learned"] = view(everything.clean_features, generator(1))
         return torch.nn.Identity()
 
-    def read(unet, seen):
-        shown["read"] = seen
+    def look(unet, seen, index, read):
+        shown["read"] = read(seen[index])
 
     facts = {name: getattr(everything, name) for name in ("encode", "scheme", "train", "val")}
     fixed = Knowledge(**facts, guess_angle=lambda z: torch.full((len(z),), 0.4))
     for module, fault in ((inversion1, "wrong_sign"), (inversion2, "single_part")):
         monkeypatch.setattr(module, "train_unet", see)
-        monkeypatch.setattr(module, "draw", read)
+        monkeypatch.setattr(module, "draw", look)
         for on in ("false", "true"):
-            module.attack(transcript, fixed, override(SETTINGS, [f"{fault}={on}"]), 0, silent)
+            module.attack(transcript, fixed, override(SETTINGS, [f"{fault}={on}"]), 0, Work()).redraw(every)
             shown[fault, on] = shown["learned"], shown["read"]
     own = Scheme().conceal(everything.clean_features, generator(1))[0]
     turn = torch.full((len(own),), 0.4)
@@ -162,5 +163,5 @@ def test_the_faults_of_published_attacks(world, monkeypatch):
 def test_the_attackers_unet_shares_kernels_where_asked(world, shared):
     _, transcript, everything, _ = world
     settings = override(SETTINGS, [f"shared_kernels={shared}", "attack_epochs=1"])
-    result = inversion2.attack(transcript, everything, settings, 0, silent)
+    result = inversion2.attack(transcript, everything, settings, 0, Work())
     assert any(".inner." in name for name in result.weights) == (shared == "true")

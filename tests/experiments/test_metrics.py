@@ -54,9 +54,14 @@ def test_ssim_of_one_window_by_hand():
     assert metrics.ssim(x, y) == pytest.approx(by_hand.item())
 
 
-def test_mean_image_anchor():
-    train = torch.stack([images(0.0, 1)[0], images(1.0, 1)[0]])
-    assert metrics.mean_image_errors(train, images(1.0))["rmse"] == 0.5
+def test_a_set_is_its_parts_together():
+    image, target = torch.rand(7, 3, 16, 16, dtype=torch.float64), torch.rand(7, 3, 16, 16, dtype=torch.float64)
+
+    def errors(i, t):
+        return metrics.image_errors(i, t) | metrics.published_units(i, t, metrics.ROMECH["cifar10"])
+
+    parts = [(len(i), errors(i, t)) for i, t in zip(image.split(3), target.split(3), strict=True)]
+    assert metrics.together(parts) == pytest.approx(errors(image, target))
 
 
 def test_published_units():
