@@ -183,12 +183,13 @@ class Trainer:
         return parts[self.step :], len(parts)
 
     def _set_rate(self, optimiser, rate):
-        """In a CUDA graph a rate is a tensor, since a number would be captured with the rest."""
+        """In a CUDA graph a rate is a tensor of its device: a number, or what torch's optimisers take for one, a tensor
+        on the CPU, would be captured with the rest."""
         for group in optimiser.param_groups:
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(rate)
             else:
-                group["lr"] = torch.tensor(rate) if self.how.graph else rate
+                group["lr"] = torch.tensor(rate, device=self.device) if self.how.graph else rate
 
     def batch(self, images, index):
         """One step on the images at `index`; with several processes, on this one's share of them."""
