@@ -242,7 +242,7 @@ def train(model, side, settings, seed, log, run=None, how=USUAL, watch=None, sta
     Returns:
         The metrics of the epoch kept.
     Raises:
-        Diverged: a loss that is no number.   Interrupted: Ctrl-C; the same run continues.
+        Diverged: a loss or a weight that is no number.   Interrupted: Ctrl-C; the same run continues.
     """
     device = side.train.labels.device
     trainer = Trainer(model, settings, seed, device, how, _features(model, side.train) if model.keyed else None)
@@ -275,6 +275,8 @@ def train(model, side, settings, seed, log, run=None, how=USUAL, watch=None, sta
     # as one that is read from disk: torch's convolutions round another layout's weights differently (AVX2, 1e-7)
     model.encoder.to(memory_format=torch.contiguous_format)
     return trainer.kept[0]
+    if not math.isfinite(val_loss):
+        raise Diverged(f"val_loss is {val_loss} after epoch {trainer.epoch + 1}")
 
 
 def _close_epoch(trainer, side, seed):
@@ -296,7 +298,10 @@ def _check(trainer):
     means = trainer.means()
     for name, value in means.items():
         if not math.isfinite(value):
-            raise Diverged(f"{name} is {value} in epoch {trainer.epoch + 1}, by step {trainer.step}")
+            raise Diverged(f"{name} is {value} {where}")
+    for name, t in trainer.tensors().items():
+        if name.startswith(("model.", "critic.")) and not t.isfinite().all():
+            raise Diverged(f"{name} is not finite {where}")
     return means
 
 

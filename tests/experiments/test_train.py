@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -177,6 +178,53 @@ def test_divergence_stops_before_it_reaches_the_checkpoint(few, tmp_path):
     tensors, facts = run.start()
     assert facts["epoch"] == 1
     assert all(t.isfinite().all() for k, t in tensors.items() if k.startswith("model."))
+
+
+def spoil_weights(trainer):
+    next(trainer.model.parameters()).data[:] = torch.nan
+
+
+def spoil_critic(trainer):
+    next(trainer.phases.wgan.critic.parameters()).data[:] = torch.nan
+
+
+@pytest.mark.parametrize("spoil", [spoil_weights, spoil_critic])
+@pytest.mark.parametrize("before_the_end", [0, 1], ids=["last-step", "step-before-a-checkpoint"])
+def test_what_the_last_step_spoiled_does_not_reach_the_checkpoint(few, tmp_path, spoil, before_the_end):
+    """Its loss is from before it: only the weights tell."""
+    run = runs.Run(tmp_path, "one", {}, "data")
+    run.start()
+
+    def in_the_second_epoch(trainer, steps, images):
+        if trainer.turn == 2 * steps - before_the_end:
+            spoil(trainer)
+
+    how = train.How(checkpoint_every=0.0)
+    settings = settings_of("epochs=3")
+    model = build(settings, few, 0)
+    with pytest.raises(train.Diverged, match="is not finite in epoch 2, by step"):
+        train.train(model, few.defender, settings, 0, lambda e, n, m: run.log(**m), run, how, in_the_second_epoch)
+    tensors, facts = run.start()
+    assert facts["epoch"] == 1
+    assert all(t.isfinite().all() for t in tensors.values())
+
+
+def test_a_validation_loss_that_is_no_number_stops_the_run(few, monkeypatch):
+    monkeypatch.setattr(train, "error", lambda *args: (0.5, float("nan")))
+    with pytest.raises(train.Diverged, match="val_loss is nan after epoch 1"):
+        trained(few, settings_of("form=original"))
+
+
+def test_in_a_graph_a_rate_lies_where_its_parameters_do():
+    """A tensor on the CPU is to torch's optimisers a number, which a graph keeps."""
+    device = torch.device("meta")
+    trainer = SimpleNamespace(device=device, how=train.How(graph=True))
+    one = torch.optim.SGD([torch.zeros(1, device=device, requires_grad=True)], lr=1.0)
+    train.Trainer._set_rate(trainer, one, 0.5)
+    rate = one.param_groups[0]["lr"]
+    assert rate.device == device
+    train.Trainer._set_rate(trainer, one, 0.05)
+    assert one.param_groups[0]["lr"] is rate  # what a graph reads is written to
 
 
 @pytest.mark.parametrize("adversary", ["penalty", "clip"])
