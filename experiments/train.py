@@ -114,8 +114,7 @@ class Trainer:
         if self.phases.wgan:
             found |= {f"critic.{k}": v for k, v in self.phases.wgan.critic.state_dict().items()}
         for name, one in self.optimisers().items():
-            for i, state in one.state_dict()["state"].items():
-                found |= {f"{name}_optimiser.{i}.{k}": v for k, v in state.items() if v is not None}
+            found |= {f"{name}_optimiser.{k}": v for k, v in optimisers.tensors_of(one).items()}
         for k, (total, _) in self.sums.items():
             found[f"sum.{k}"] = total
         if self.kept:
@@ -146,11 +145,7 @@ class Trainer:
         if self.phases.wgan:
             self.phases.wgan.critic.load_state_dict(under("critic."))
         for name, one in self.optimisers().items():
-            state, parameters = {}, [p for group in one.param_groups for p in group["params"]]
-            for k, v in under(f"{name}_optimiser.").items():
-                i, _, key = k.partition(".")
-                state.setdefault(int(i), {})[key] = gan.laid_out_as(parameters[int(i)], v)
-            one.load_state_dict({"state": state, "param_groups": one.state_dict()["param_groups"]})
+            optimisers.restore(one, under(f"{name}_optimiser."))
         self.epoch, self.step, self.turn = facts["epoch"], facts["step"], facts["turn"]
         totals = under("sum.")
         self.sums = {k: (totals[k], count) for k, count in facts["counts"].items()}
@@ -275,13 +270,13 @@ def train(model, side, settings, seed, log, run=None, how=USUAL, watch=None, sta
     # as one that is read from disk: torch's convolutions round another layout's weights differently (AVX2, 1e-7)
     model.encoder.to(memory_format=torch.contiguous_format)
     return trainer.kept[0]
-    if not math.isfinite(val_loss):
-        raise Diverged(f"val_loss is {val_loss} after epoch {trainer.epoch + 1}")
 
 
 def _close_epoch(trainer, side, seed):
     means = _check(trainer)
     val_error, val_loss = error(trainer.model, side.val, trainer.scheme, seed, "validation")
+    if not math.isfinite(val_loss):
+        raise Diverged(f"val_loss is {val_loss} after epoch {trainer.epoch + 1}")
     trainer.epoch, trainer.step, trainer.sums = trainer.epoch + 1, 0, {}
     metrics = {"epoch": trainer.epoch, "val_error": val_error, "val_loss": val_loss, **means}
     if trainer.best is None or (val_error, val_loss) <= trainer.best:
