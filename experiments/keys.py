@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 import cvkernels.functional as F
-from experiments.seeds import angles, partners
+from experiments.seeds import TURN, angles, partners
 from models.sources import Bank, equal_norm_noise
 
 
@@ -55,7 +55,14 @@ class Scheme:
         return (drawn["theta"], swap) if self.b == "both" else (drawn["theta"], self.other(drawn), swap)
 
     def conceal(self, a, rng):
-        """Features `[N, C, h, w]` under fresh keys: (what the cloud sees, planar; the angles `[N]`; swap or None)."""
+        """Features `[N, C, h, w]` under fresh keys: (what the cloud sees, planar; the angles `[N]`; swap or None).
+
+        In pairs (`'both'`) image n crosses with image n + N/2, and once: the second one's row is what crossed with its
+        parts exchanged, i·conj(e^{iθ}(a + ib)) = e^{-iθ}(b + ia), which is b under the angle -θ beside a. Of an odd
+        number the first crosses twice.
+        """
+        if self.b == "both":
+            return self._conceal_pairs(a, rng)
         theta = angles(len(a), rng=rng, device=a.device)
         partner = partners(len(a), rng, a.device)
         b = self.other({"partner": partner})
@@ -65,6 +72,18 @@ class Scheme:
             chosen = swap.view(-1, 1, 1, 1)
             a, b = torch.where(chosen, b, a), torch.where(chosen, a, b)
         return F.rotate(a, b, theta), theta, swap
+
+    def _conceal_pairs(self, a, rng):
+        n = len(a)
+        first, second = torch.cat((a, a[: n % 2])).chunk(2)
+        theta = angles(len(first), rng=rng, device=a.device)
+        swap = (torch.randint(0, 2, (len(first),), generator=rng) == 1).to(a.device) if self.swap else None
+        if swap is not None:
+            chosen = swap.view(-1, 1, 1, 1)
+            first, second = torch.where(chosen, second, first), torch.where(chosen, first, second)
+            swap = swap.repeat(2)[:n]
+        z = F.rotate(first, second, theta)
+        return torch.cat((z, z.flip(1)))[:n], torch.cat((theta, (TURN - theta).remainder(TURN)))[:n], swap
 
 
 def scheme_of(settings):
