@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from .. import check
 from .. import functional as F
+from .norm import BatchNormReLU2d
 
 GOLDEN = 2.399963  # radians: no two samples share an angle, nor differ by a quarter turn
 
@@ -15,12 +16,15 @@ class Trial:
     """What running the law showed.
 
     broken: name -> reason, of each module that took what had turned and gave what had not.
+    unfit: names of torch's layers that were given a feature and take real maps only; the run goes on with both parts
+        in the batch.
     moduli_only: names of the modules that only ever saw what rotation leaves unchanged.
     """
 
     def __init__(self, theta: Tensor):
         self.theta = theta
         self.broken: dict[str, str] = {}
+        self.unfit: dict[str, None] = {}
         self.called: set[str] = set()
         self.saw_features: set[str] = set()
 
@@ -64,8 +68,8 @@ def run(module: nn.Module, example: Tensor) -> Trial:
             module.train(training)
             mode = "training" if training else "inference"
             calls: list[tuple[str, list, list]] = []
-            raised = _walk(module, example, lambda *call, calls=calls: calls.append(_copied(*call)))
-            again = _walk(module, F.rotate_phase(example, theta), _comparing(trial, mode, calls))
+            raised = _walk(module, example, lambda *call, calls=calls: calls.append(_copied(*call)), trial.unfit)
+            again = _walk(module, F.rotate_phase(example, theta), _comparing(trial, mode, calls), trial.unfit)
             for name, error in filter(None, (raised, again)):
                 trial.broken.setdefault(name, f"its forward raised in {mode}: {error}")
     finally:
@@ -107,20 +111,61 @@ def _repair(plain: Tensor, moved: Tensor, theta: Tensor) -> None:
         moved.copy_(F.rotate_phase(plain, theta))
 
 
-def _walk(module: nn.Module, example: Tensor, after_call) -> tuple[str, str] | None:
+REAL = [f"torch.nn.modules.{name}" for name in ("conv", "linear", "batchnorm", "pooling", "activation")]
+# torch's layers -> how many axes of a real map they take at most
+MAPS = {
+    **dict.fromkeys((nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d), 3),
+    **dict.fromkeys((nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, BatchNormReLU2d, nn.MaxPool2d, nn.AvgPool2d), 4),
+    **dict.fromkeys((nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.LPPool2d), 4),
+}
+
+
+def _fits(part: nn.Module, args: tuple, n: int) -> bool:
+    """Whether a call is none of a layer of torch's for real maps with one feature of n samples."""
+    if len(args) != 1 or not isinstance(args[0], Tensor):
+        return True
+    (x,) = args
+    if x.is_complex():
+        pools_all = isinstance(part, nn.AdaptiveAvgPool2d) and part.output_size in (1, (1, 1))  # torch's is a mean
+        return type(part).__module__ not in REAL or pools_all
+    axes = MAPS.get(type(part))
+    return axes is None or x.ndim <= axes or tuple(x.shape[:2]) != (n, 2)
+
+
+def _as_feature(y: Tensor, complex_: bool) -> Tensor:
+    """Real ``[2N, C, *]`` back to a feature, planar or complex."""
+    y = y.unflatten(0, (-1, 2))
+    return torch.complex(y[:, 0], y[:, 1]) if complex_ else y
+
+
+def _walk(module: nn.Module, example: Tensor, after_call, unfit: dict[str, None]) -> tuple[str, str] | None:
     """Run the module with ``after_call(name, inputs, outputs)`` after each call; (name, error) where one raised.
 
-    Buffers and random generators are left as they were.
+    Layers that cannot take a feature are noted in ``unfit`` and run on both parts as samples. Buffers and random
+    generators are left as they were.
     """
     names = {part: name for name, part in module.named_modules()}
     waiting: list[tuple[str, list]] = []  # the calls that have not returned, innermost last
+    folded: list[bool | None] = []  # of each: whether its parts are samples, and were complex
 
     def before(part, args, kwargs):
         # copied before the call: a layer may write to its input
         waiting.append((names[part], [t.clone() for t in _tensors((args, kwargs))]))
+        folded.append(None)
+        if kwargs or _fits(part, args, len(example)):
+            return None
+        unfit[names[part]] = None
+        (x,) = args
+        folded[-1] = x.is_complex()
+        planar = torch.stack((x.real, x.imag), 1) if x.is_complex() else x
+        return (planar.flatten(0, 1),), kwargs
 
     def after(part, args, kwargs, output):
+        was_complex = folded.pop()
+        if was_complex is not None and isinstance(output, Tensor):
+            output = _as_feature(output, was_complex)
         after_call(*waiting.pop(), _tensors(output))
+        return output
 
     hooks = [part.register_forward_pre_hook(before, with_kwargs=True) for part in module.modules()]
     hooks += [part.register_forward_hook(after, with_kwargs=True) for part in module.modules()]

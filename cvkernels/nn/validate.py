@@ -77,8 +77,12 @@ def validate(module: nn.Module, example: Tensor | None = None) -> Findings:
         return Findings(read)
     trial = law.run(module, example)
     kept = [fault for fault in read if fault.name not in trial.moduli_only]
-    named = {fault.name for fault in kept}
     places = dict(module.named_modules())
+    read_too = {fault.name for fault in kept}
+    kept += [Finding(n, _shown(places[n]), *_unfit(places[n], planar)) for n in trial.unfit if n not in read_too]
+    order = {name: i for i, name in enumerate(places)}
+    kept.sort(key=lambda fault: order[fault.name])
+    named = {fault.name for fault in kept}
     for name, reason in trial.broken.items():
         if name not in named:
             inner = any(places[name].children())
@@ -140,6 +144,19 @@ def fault_of(layer: nn.Module, planar: bool) -> tuple[str, str] | None:
     if isinstance(layer, nn.Flatten) and planar and layer.start_dim in (0, 1):
         return "joins the two parts of a planar feature", "use ComplexFlatten()"
     return None
+
+
+def _unfit(layer: nn.Module, planar: bool) -> tuple[str, str]:
+    """(what a real layer without other faults takes, what takes a feature)."""
+    complex_form = {
+        nn.Conv2d: "use ComplexConv2d(weights='real')",
+        nn.Linear: "use ComplexLinear(weights='real')",
+        nn.AvgPool2d: "use ComplexAvgPool2d",
+        nn.AdaptiveAvgPool2d: "use ComplexAdaptiveAvgPool2d",
+    }.get(type(layer), "no complex form here; give it the parts as samples, z.flatten(0, 1)")
+    axes = {3: "[N, C, L]", 4: "[N, C, H, W]"}.get(law.MAPS.get(type(layer), 0), "real features")
+    got = f"planar {axes.replace('N', 'N, 2')}" if planar else "complex features"
+    return f"takes {axes}, and not {got}", complex_form
 
 
 def _shown(layer: nn.Module) -> str:

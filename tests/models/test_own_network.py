@@ -48,6 +48,8 @@ def test_validate_lists_what_breaks_the_law(resnet18):
     layers = {name: type(layer) for name, layer in cut(resnet18).processor.named_modules()}
     faulty = {name for name, kind in layers.items() if kind in (nn.BatchNorm2d, nn.ReLU)}
     assert {fault.name for fault in found if fault.name} >= faulty
+    convolutions = {name for name, kind in layers.items() if kind is nn.Conv2d}  # none has a bias
+    assert {fault.name for fault in found} == faulty | convolutions
     assert len(faulty) == 2 * (5 + 2)  # a stage of two blocks: four norms, one more on the shortcut, two ReLUs
 
 

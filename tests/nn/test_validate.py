@@ -115,6 +115,34 @@ class TestRunning:
         found = cnn.validate(network, form(Z))
         assert not found and list(found) == [] and str(found) == "no fault found"
 
+    @pytest.mark.parametrize("form", [lambda z: z, to_complex], ids=["planar", "complex"])
+    def test_every_layer_for_real_maps_is_named_and_what_is_behind_it_too(self, form):
+        network = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
+            nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), cnn.MagnitudeReLU(), nn.ConvTranspose2d(4, 4, 2, bias=False)),
+            nn.AvgPool2d(2), cnn.ComplexConv2d(4, 4, 1), nn.AdaptiveAvgPool2d(2), Calls(lambda m, z: z + 1),
+        )  # fmt: skip
+        found = {fault.name: fault for fault in cnn.validate(network, form(MAP))}
+        assert list(found) == ["0", "1", "2", "3.0", "3.2", "4", "6", "7"]
+        real = {"0": "ComplexConv2d(weights='real')", "3.0": "ComplexConv2d(weights='real')", "3.2": "no complex form",
+                "4": "use ComplexAvgPool2d", "6": "use ComplexAdaptiveAvgPool2d"}  # fmt: skip
+        for name, remedy in real.items():
+            assert "takes [N, C, H, W], and not " in found[name].reason and remedy in found[name].replacement
+        assert "MagnitudeBatchNorm2d(4)" in found["1"].replacement and "does not turn" in found["7"].reason
+
+    def test_a_line_of_features_and_a_linear_layer(self):
+        line = MAP.flatten(3)
+        (fault,) = cnn.validate(nn.Sequential(nn.Conv1d(3, 3, 1, bias=False)), line)
+        assert "takes [N, C, L], and not planar [N, 2, C, L]" in fault.reason
+        assert not cnn.validate(nn.Linear(36, 5, bias=False), line)
+        (fault,) = cnn.validate(nn.Linear(36, 5, bias=False), to_complex(line))
+        assert fault.reason == "takes real features, and not complex features"
+        assert fault.replacement == "use ComplexLinear(weights='real')"
+
+    def test_a_real_layer_that_a_forward_gives_the_parts_as_samples_is_not(self):
+        parts = Calls(lambda m, z: m.conv(z.flatten(0, 1)).unflatten(0, (-1, 2)), conv=nn.Conv2d(3, 3, 1, bias=False))
+        assert not cnn.validate(nn.Sequential(parts, nn.Identity()), MAP)
+
     FUNCTIONS = {
         "relu": (lambda m, z: torch.relu(z), "does not turn"),
         "tanh": (lambda m, z: m.conv(torch.tanh(z)), "does not turn"),
