@@ -7,9 +7,11 @@ COMPLEX = (torch.complex64, torch.complex128)
 
 
 def shown(x) -> str:
-    """``torch.float32 [8, 2, 16, 4, 4]`` for a tensor, its repr for anything else."""
+    """``torch.float32 [8, 2, 16, 4, 4]`` for a tensor, the like for another library's array, else its repr."""
     if isinstance(x, Tensor):
         return f"{x.dtype} {list(x.shape)}"
+    if getattr(x, "ndim", 0) and hasattr(x, "dtype"):
+        return f"{type(x).__name__} {x.dtype} {list(x.shape)}"
     return f"{type(x).__name__} {x!r}"
 
 

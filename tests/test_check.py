@@ -1,5 +1,6 @@
 """Each mistake a caller can make: the error names the argument, what it was, and the remedy."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,7 @@ BAD = {
     "feature-no-parts": (lambda: F.magnitude_relu(A), ValueError, ["`z`", "[3, 4, 5, 5]", "rotate", "torch.stack"]),
     "feature-too-flat": (lambda: F.magnitude_relu(torch.zeros(3, 2)), ValueError, ["`z`", "[N, 2, C, *]", "[3, 2]"]),
     "feature-list": (lambda: F.magnitude_relu([1.0]), TypeError, ["`z`", "a tensor", "list [1.0]"]),
+    "feature-array": (lambda: F.magnitude_relu(np.ones((99, 9))), TypeError, ["`z`", "ndarray float64 [99, 9]"]),
     "feature-none": (lambda: F.unrotate(None, THETA), TypeError, ["`h`", "a tensor", "NoneType None"]),
     "feature-flat-where-a-map": (lambda: F.avg_pool2d(Z[..., 0, 0], 2), ValueError, ["`z`", "H, W", "[3, 2, 4]"]),
     # planes, dtypes and devices that do not match

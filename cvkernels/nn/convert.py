@@ -102,6 +102,8 @@ def _obstacle(layer: nn.Module) -> tuple[str, str] | None:
         return ("has forward hooks, which the new layer would lose", "remove them first") if hooked else None
     if kind.__module__.startswith("cvkernels."):
         return None
+    if isinstance(layer, nn.modules.conv._ConvNd) and kind.__module__ == nn.Conv2d.__module__:
+        return "has no complex form here", f"put {kind.__name__} without a bias on both parts, z.flatten(0, 1), by hand"
     fault = fault_of(layer, planar=True)
     if fault:
         return fault

@@ -199,6 +199,21 @@ def test_all_that_cannot_be_converted_is_listed_at_once_and_nothing_is_done():
     assert "position" in lines[3] and "hooks" in lines[8] and "'reflect'" in lines[6]
 
 
+def test_a_torch_convolution_without_a_complex_form_is_called_that():
+    class Own(nn.Conv2d):
+        pass
+
+    network = nn.Sequential(
+        nn.Conv1d(3, 3, 1, bias=False), nn.Conv1d(3, 3, 1), nn.ConvTranspose2d(3, 3, 1), Own(3, 3, 1, bias=False)
+    )
+    with pytest.raises(ValueError) as caught:
+        cnn.convert(network)
+    one, biased, transposed, own = str(caught.value).splitlines()[1:]
+    for line, name in ((one, "Conv1d"), (biased, "Conv1d"), (transposed, "ConvTranspose2d")):
+        assert f"{name}: has no complex form here; put {name} without a bias on both parts" in line
+    assert "its forward may differ from its base class's" in own
+
+
 def test_unknown_layers_without_parameters_are_left_alone():
     class Skip(nn.Module):
         def __init__(self):
