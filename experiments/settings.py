@@ -223,6 +223,12 @@ class FastCifar10(Fast):
     angle_epochs: int = 20
 
 
+def departure_lines(settings, data, indent=""):
+    """The same under a heading, a line each; none where there is nothing to say."""
+    found = departures(settings, data)
+    return [f"{indent}{line}" for line in ("Not as the authors' code:", *(f"- {d}" for d in found)) if found]
+
+
 PRESETS = {"report": Report, "authors": Authors, "fast": Fast}
 # mean and deviation of each channel, pixels 0..1, as the authors' code has them; any other set's are .5 and .5
 PIXELS = {
@@ -352,6 +358,31 @@ def modulus(settings):
 def as_dict(settings):
     """Plain values for a file: what a run's id is made from."""
     return {"preset": settings.preset, **asdict(settings)}
+
+
+def differing(settings, data):
+    """{name: value} of the settings that are not the preset's own for this network and data set; the network and its
+    form, which every result names, left out."""
+    own, named = preset(settings.preset, data, settings.network), ("network", "form")
+    return {k: v for k, v in asdict(settings).items() if k not in named and v != getattr(own, k)}
+
+
+def differing_text(settings, data):
+    """The same as it is typed after `--set`, with commas between; empty where nothing differs."""
+
+    def typed(value):
+        if isinstance(value, bool):
+            return str(value).lower()
+        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    return ", ".join(f"{name}={typed(value)}" for name, value in differing(settings, data).items())
+
+
+def from_dict(kept):
+    """The settings of a run's file; what the run does not depend on, and the file does not hold, is the preset's."""
+    base = preset(kept["preset"], kept["data"], kept["network"])
+    names = {f.name for f in fields(base)}
+    return replace(base, **{k: tuple(v) if isinstance(v, list) else v for k, v in kept.items() if k in names})
 
 
 def _parse(name, kind, text):

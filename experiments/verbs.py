@@ -122,6 +122,8 @@ def show(args):
     print(f"{folder}: {_state(folder, kept['settings'])}\n\nsettings (data {kept['data']}, format {kept['format']})")
     for name, value in kept["settings"].items():
         print(f"  {name:18} {value}")
+    for line in presets.departure_lines(presets.from_dict(kept["settings"]), kept["settings"]["data"], "  "):
+        print(line)
     print("\nenvironment")
     for name, value in json.loads((folder / "environment.json").read_text()).items():
         print(f"  {name:18} {value}")
@@ -164,7 +166,7 @@ def _announce(job, run, settings):
         f"{settings.precision}; device {describe(job.device)}"
         + (f", {processes.world()} processes" if processes.world() > 1 else "")
     )
-    for line in describe_data(job.data):
+    for line in (*presets.departure_lines(settings, job.data.name, "  "), *describe_data(job.data)):
         say(line)
     (_, seconds) = job.progress.stages[0]
     parameters = sum(p.numel() for p in build(settings, job.data, job.seed).parameters())
@@ -196,15 +198,12 @@ def _finished(name, root):
     if not (folder / "summary.json").is_file():
         raise UsageError(f"`run` must be finished, {folder} is not; continue it with train first")
     kept = json.loads((folder / "settings.json").read_text())
-    settings = {k: v for k, v in kept["settings"].items() if k not in ("preset", "data", "seed")}
-    preset = presets.preset(kept["settings"]["preset"], kept["settings"]["data"], kept["settings"]["network"])
-    tuples = {k: tuple(v) for k, v in settings.items() if isinstance(v, list)}
     run = runs.Run(folder.parents[1], folder.parent.name, kept["settings"], kept["data"])
     if run.id != folder.name:
         raise UsageError(
             f"{folder} was trained under format {kept['format']}, this is format {runs.FORMAT}: train it anew"
         )
-    return run, replace(preset, **settings | tuples), kept["settings"]["data"], kept["settings"]["seed"]
+    return run, presets.from_dict(kept["settings"]), kept["settings"]["data"], kept["settings"]["seed"]
 
 
 def _control(name, root, run, settings, seed):

@@ -7,6 +7,7 @@ from experiments import metrics, runs
 from experiments.attacks import angle, inversion1, inversion2, open_features
 from experiments.attacks.knowledge import DESCRIPTIONS
 from experiments.reports.demo_figures import reconstruction_rows
+from experiments.settings import departure_lines, differing_text
 
 LABELS = {
     "open-features": "U-Net on the features that cross",
@@ -90,6 +91,10 @@ def write(out, results):
         "",
         f"RMSE of pixels 0..1; lower means that the attack sees more. {learned_from(settings.halves)}",
         *(f"Of the data: {note}." for note in data.notes),
+        "",
+        f"Settings other than the preset's: {differing_text(settings, data.name) or 'none'}.",
+        "",
+        *departure_lines(settings, data.name),
         "",
         f"U-Net of width {settings.unet_width}, {settings.attack_epochs} epochs; run `{run.folder.name}`, "
         f"{run.environment()['torch']}, commit {run.environment()['commit']}.",
