@@ -12,7 +12,7 @@ import torch
 
 from experiments import metrics, runs
 from experiments import settings as presets
-from experiments.attacks import angle, clean_features, inversion1, inversion2, open_features
+from experiments.attacks import LABELS, angle, clean_features, inversion1, inversion2, open_features
 from experiments.attacks.knowledge import Features, Knowledge, Transcript
 from experiments.attacks.learn import Work
 from experiments.evaluate import batches, stored
@@ -30,13 +30,6 @@ ATTACK_FIELDS = (
 ANGLE_FIELDS = ("angle_epochs", "angle_batch", "angle_lr", "angle_loss")
 OPEN = ("open-features",)  # the attacks on a network whose features cross in the open
 KEYED = ("clean-features", "angle", "inversion1", "inversion2")
-TITLES = {
-    "open-features": "U-Net on the features that cross in the open",
-    "clean-features": "U-Net on the clean features (anchor)",
-    "angle": "angle predictor",
-    "inversion1": "attack 1, U-Net on a*",
-    "inversion2": "attack 2, U-Net on both parts",
-}
 COSTS = {"angle": 6e-5}  # seconds per image and epoch on one thread, for the time left; a U-Net's at width 8:
 UNET_COST = 1.9e-3
 SCORED = 2**28  # bytes of pixels that are scored at once: 21,845 images of 32x32, 445 of 224x224
@@ -47,7 +40,7 @@ def expected(names, settings, images):
     wide = (settings.unet_width / 8) ** 1.2
     return [
         (
-            TITLES[name],
+            LABELS[name],
             images
             * (COSTS[name] * settings.angle_epochs if name in COSTS else UNET_COST * settings.attack_epochs * wide),
         )

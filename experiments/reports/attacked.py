@@ -4,17 +4,11 @@ import csv
 import io
 
 from experiments import metrics, runs
-from experiments.attacks import angle, inversion1, inversion2, open_features
+from experiments.attacks import LABELS, angle, inversion1, inversion2, open_features
 from experiments.attacks.knowledge import DESCRIPTIONS
 from experiments.reports.demo_figures import reconstruction_rows
 from experiments.settings import departure_lines, differing_text
 
-LABELS = {
-    "open-features": "U-Net on the features that cross",
-    "clean-features": "anchor: U-Net on the clean features",
-    "inversion1": "attack 1: angle, then U-Net on a*",
-    "inversion2": "attack 2: U-Net on both parts",
-}
 KEYED = {"angle predictor": angle, "inversion attack 1": inversion1, "inversion attack 2": inversion2}
 
 

@@ -6,15 +6,15 @@ import io
 import torch
 
 from experiments import metrics, runs
+from experiments.attacks import LABELS
 
 # colour-blind safe (Okabe and Ito 2008)
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
-ATTACKS = {
-    # stage: (label, colour, line)
-    "open-features": ("original network:\nU-Net on its features", BLUE, "-"),
-    "clean-features": ("complex network, anchor:\nU-Net on clean features", GREY, "--"),
-    "inversion1": ("complex network, attack 1:\nangle, then U-Net on a*", GREEN, "-"),
-    "inversion2": ("complex network, attack 2:\nU-Net on both parts", RED, "-"),
+STYLES = {  # stage: (colour, line)
+    "open-features": (BLUE, "-"),
+    "clean-features": (GREY, "--"),
+    "inversion1": (GREEN, "-"),
+    "inversion2": (RED, "-"),
 }
 
 
@@ -41,8 +41,8 @@ def reconstructions(out, results):
     truth = results["shown"]["pixels"]
     mean = results["shown"]["mean"].expand_as(truth)
     rows = [
-        (label, results["attacks"][k]["redrawn"], results["attacks"][k]["victims"]["rmse"])
-        for k, (label, _, _) in ATTACKS.items()
+        (_label(k).replace(": ", ":\n"), results["attacks"][k]["redrawn"], results["attacks"][k]["victims"]["rmse"])
+        for k in STYLES
     ]
     rows.append(("mean image, anchor:\nno features at all", mean, results["mean_image"]["rmse"]))
     reconstruction_rows(out, truth, rows)
@@ -94,9 +94,9 @@ def curves(out, results):
     critic.set(
         title="Critic: gap between true and wrongly turned features", xlabel="epoch", ylabel="E[D(a)] - E[D(a')]"
     )
-    for stage, (label, colour, style) in ATTACKS.items():
+    for stage, (colour, style) in STYLES.items():
         x, y = _curve(results, stage, "val_rmse")
-        attack.plot(x, y, color=colour, linestyle=style, label=label.replace("\n", " "))
+        attack.plot(x, y, color=colour, linestyle=style, label=_label(stage))
     mean = results["mean_image"]["rmse"]
     attack.axhline(mean, color="black", linewidth=0.9, linestyle=":", label="mean image, no features at all")
     attack.axhline(
@@ -151,6 +151,10 @@ def angles(out, results):
     save_table(
         out / "angles.csv", [["theta", "guess", "raw_error", "circular_error"], *map(list, zip(*columns, strict=True))]
     )
+
+
+def _label(stage):
+    return f"original network: {LABELS[stage]}" if stage == "open-features" else f"complex network, {LABELS[stage]}"
 
 
 def _curve(results, stage, measure, scale=1):

@@ -6,14 +6,9 @@ import shutil
 from pathlib import Path
 
 from experiments import metrics, runs
+from experiments.attacks import LABELS
 from experiments.progress import clock
 
-NAMES = {
-    "open-features": "the U-Net on the original's features",
-    "clean-features": "the clean-feature anchor",
-    "inversion1": "attack 1",
-    "inversion2": "attack 2",
-}
 COLUMNS = (
     "network",
     "classification error",
@@ -95,10 +90,10 @@ def explanations(results):
             "encoder lets less through than the original's, and what its attacks miss is not the key's doing alone."
         )
     for name in ("inversion1", "inversion2"):
-        said.append(_verdict(_begin(NAMES[name]), rmse[name], mean, results["control"]))
+        said.append(_verdict(_begin(_called(name)), rmse[name], mean, results["control"]))
         if rmse[name] < rmse["clean-features"]:
             said.append(
-                f"{_begin(NAMES[name])} ({rmse[name]:.3f}) is below the clean-feature anchor "
+                f"{_begin(_called(name))} ({rmse[name]:.3f}) is below the clean-feature anchor "
                 f"({rmse['clean-features']:.3f}) although it knows less. The anchor's U-Net meets each of its "
                 f"{images} images as one and the same feature in every epoch; the attack meets them under fresh keys "
                 "and beside fresh partners, so what it reads differs a little each time, which works as augmentation "
@@ -112,7 +107,7 @@ def explanations(results):
         )
     late = [n for n, found in attack.items() if found["kept"]["epoch"] > 0.9 * found["epochs"] > 1]
     if late:
-        named = [NAMES[n] for n in late]
+        named = [_called(n) for n in late]
         listed = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
         said.append(
             f"{_begin(listed)} {'was' if len(late) == 1 else 'were'} best in the last tenth of the epochs; a longer "
@@ -234,6 +229,12 @@ def _data_name(data):
     return {"digits": "handwritten digits", "cifar10": "CIFAR-10"}[data["name"]] + (
         " (subset)" if data["notes"] else ""
     )
+
+
+def _called(name):
+    """An attack in a sentence."""
+    short = LABELS[name].partition(":")[0]
+    return short if short.startswith("attack") else f"the {short}"
 
 
 def _begin(text):

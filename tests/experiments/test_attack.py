@@ -6,13 +6,14 @@ import torch
 import cvkernels.functional as F
 from experiments import attack, evaluate, transcripts
 from experiments import settings as presets
-from experiments.attacks import knowledge, open_features
+from experiments.attacks import LABELS, knowledge, open_features
 from experiments.attacks.knowledge import Reconstruction
 from experiments.data import Images, load
 from experiments.job import Job
 from experiments.keys import Scheme
 from experiments.networks import build
 from experiments.progress import Progress
+from experiments.reports import demo_figures
 from experiments.runs import Run
 from experiments.seeds import generator
 from models.attackers import AnglePredictor
@@ -202,3 +203,10 @@ def test_what_crosses_in_pieces_is_under_one_key_each(battery, monkeypatch):
     assert len(it.features[0].parts()) > 3
     assert len(theta) == len(theta.unique()) == len(it.victims)
     assert_close(F.unrotate(z[: len(theta)], theta), it.clean[: len(theta)], kind="network")
+
+
+def test_every_attack_has_its_one_name():
+    assert LABELS.keys() == {*attack.OPEN, *attack.KEYED}
+    told = [title for title, _ in attack.expected(LABELS, presets.Fast(), 10)]
+    assert told == list(LABELS.values())
+    assert demo_figures.STYLES.keys() == LABELS.keys() - {"angle"}
