@@ -90,3 +90,14 @@ def test_a_block_trains_with_a_scaler(half, compiled):
     assert losses[-1] < 0.9 * losses[0]
     assert all(p.dtype == torch.float32 and p.grad.dtype == torch.float32 for p in block.parameters())
     assert block.first.norm_act.running_power.dtype == torch.float32
+
+
+@pytest.mark.parametrize("fn, size", [(F.batch_norm_relu, (4, 2, 3, 5)), (F.real_batch_norm_relu, (4, 3, 5))], ids=str)
+def test_a_wide_residual_is_rounded(fn, size):
+    x, residual = torch.randn(2, *size)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = fn(x.bfloat16(), residual=residual, training=True)
+    assert y.dtype == torch.bfloat16
+    assert_close(y, fn(x.bfloat16(), residual=residual.bfloat16(), training=True))
+    with pytest.raises(TypeError, match="`residual` must have the dtype"):
+        fn(x.bfloat16(), residual=residual, training=True)

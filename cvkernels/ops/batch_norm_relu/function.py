@@ -8,7 +8,7 @@ from ...planar import dense, enter, leave
 from ..common.autocast import matched
 from ..common.autograd import applied, fused
 from ..common.forms import HALVES
-from ..common.power import readable
+from ..common.power import moved_back, readable, steady
 from .reference import batch_norm_relu as reference
 
 OP = backend.op(
@@ -69,13 +69,15 @@ def batch_norm_relu(
         residual = residual if residual.stride() == z.stride() else _as(residual, z)
     # outside the Function for its write to the running power: see magnitude_batch_norm
     run = backend.operators(chosen)
+    weight, running = steady(weight), steady(running_power)
     held = [None if t is None else t.detach() for t in (weight, residual)]
     if power_sums is not None and training and chosen == "triton":
         rest = (batches, momentum, eps, float(c))
-        sums = power_sums.detach().contiguous()
-        y, rstd = run.batch_norm_relu_summed_forward.default(z.detach(), sums, running_power, *held, *rest)
+        sums = steady(power_sums.detach())
+        y, rstd = run.batch_norm_relu_summed_forward.default(z.detach(), sums, running, *held, *rest)
     else:
-        y, rstd = run.batch_norm_relu_forward.default(z.detach(), running_power, *held, *settings)
+        y, rstd = run.batch_norm_relu_forward.default(z.detach(), running, *held, *settings)
+    moved_back(running_power, running, training)
     attach = applied(_BatchNormReLU, z, weight, residual)
     y = attach(z, weight, residual, y, rstd, training or running_power is None, float(c), chosen)
     return leave(y, was_complex)

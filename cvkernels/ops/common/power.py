@@ -1,4 +1,4 @@
-"""The statistic of magnitude batch norm, shared by the operations that normalise."""
+"""The statistic of magnitude batch norm, and the vectors of a norm as kernels read them."""
 
 import torch
 from torch import Tensor
@@ -27,6 +27,21 @@ def scale(z, running_power, weight, batches, training, momentum, eps) -> Tensor:
         mean = running_power.to(torch.promote_types(z.dtype, torch.float32))
     rstd = (mean + eps).rsqrt()
     return rstd if weight is None else rstd * weight.to(rstd.dtype)
+
+
+def steady(vector: Tensor | None) -> Tensor | None:
+    """A ``[C]`` vector as kernels read it, one number behind the other; itself where it is so, else a copy that is
+    differentiable. A statistic that was moved in a copy goes back by `moved_back`."""
+    if vector is None or vector.is_contiguous() and not vector.is_neg():
+        return vector
+    return vector.resolve_neg().contiguous()
+
+
+def moved_back(statistic: Tensor | None, steadied: Tensor | None, training: bool) -> None:
+    """What an operator has written to `steady`'s copy of a running statistic, if it made one."""
+    if training and statistic is not None and steadied is not statistic:
+        with torch.no_grad():
+            statistic.copy_(steadied)
 
 
 def readable(weight: Tensor | None, z: Tensor) -> bool:

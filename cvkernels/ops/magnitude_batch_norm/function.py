@@ -6,7 +6,7 @@ from torch import Tensor
 from ... import backend, check
 from ...planar import dense, enter, leave
 from ..common.autograd import applied, fused
-from ..common.power import readable
+from ..common.power import moved_back, readable, steady
 from .reference import magnitude_batch_norm as reference
 
 OP = backend.op(
@@ -49,8 +49,10 @@ def magnitude_batch_norm(
     z = dense(z)
     # The operator writes the running power, so it is called here and not inside the Function: traced there, its write
     # is dropped without a word (measured with aot_eager and Inductor). The Function only attaches the gradient.
+    weight, running = steady(weight), steady(running_power)
     held = None if weight is None else weight.detach()
-    y, rstd = backend.operators(chosen).magnitude_batch_norm_forward.default(z.detach(), running_power, held, *settings)
+    y, rstd = backend.operators(chosen).magnitude_batch_norm_forward.default(z.detach(), running, held, *settings)
+    moved_back(running_power, running, settings[1])
     attach = applied(_MagnitudeBatchNorm, z, weight)
     return leave(attach(z, weight, y, rstd, settings[1] or running_power is None, chosen), was_complex)
 

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 from ... import backend, check
+from ..common.autocast import matched
 from ..common.autograd import applied, fused
+from ..common.power import moved_back, steady
 from .reference import real_batch_norm_relu as reference
 
 OP = backend.op(
@@ -36,7 +38,8 @@ def real_batch_norm_relu(
         running_mean, running_var: running statistics ``[C]``, float32 or wider; read in inference, updated in place in
             training. Both None: batch statistics.
         weight, bias: scale and offset ``[C]``, or None.
-        residual: added before the ReLU; shape, dtype and device of ``x``, or None.
+        residual: added before the ReLU; shape, dtype and device of ``x``, or None. Autocast rounds a float32 one to the
+            half precision that a convolution has left ``x`` in.
         training: normalise by this batch's statistics.
         momentum: how far the running statistics move towards the batch's. A tensor of one element is taken for the
             number of batches so far, the running statistics for their plain mean; nothing is read back to the host.
@@ -50,13 +53,21 @@ def real_batch_norm_relu(
     """
     settings = check.real_batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     if residual is not None:
+        check.tensor(residual, "residual")
+        residual = matched(residual, x)
         check.same(residual, "residual", x, "x")
     if weight is None and bias is not None:
         # the operators sum for both or for neither, and torch's double backward forgets a bias that stands alone
         weight = torch.ones_like(bias, requires_grad=False)
+    # before the reference too: torch loses what it writes to a negative one
+    weight, bias = steady(weight), steady(bias)
+    seen_mean, seen_var = steady(running_mean), steady(running_var)
     chosen = backend.choose(OP, x)
     if chosen == "reference" or not _readable(x, weight, bias):
-        return reference(x, running_mean, running_var, weight, bias, residual, *settings)
+        y = reference(x, seen_mean, seen_var, weight, bias, residual, *settings)
+        moved_back(running_mean, seen_mean, settings[1])
+        moved_back(running_var, seen_var, settings[1])
+        return y
     x = _dense(x.resolve_neg())
     if residual is not None:
         residual = residual.resolve_neg()
@@ -64,11 +75,13 @@ def real_batch_norm_relu(
     # outside the Function for its write to the running statistics: see magnitude_batch_norm
     y, mean, rstd = backend.operators(chosen).real_batch_norm_relu_forward.default(
         x.detach(),
-        running_mean,
-        running_var,
+        seen_mean,
+        seen_var,
         *(None if t is None else t.detach() for t in (weight, bias, residual)),
         *settings,
     )
+    moved_back(running_mean, seen_mean, settings[1])
+    moved_back(running_var, seen_var, settings[1])
     attach = applied(_RealBatchNormReLU, x, weight, bias, residual)
     return attach(x, weight, bias, residual, y, mean, rstd, settings[1] or running_mean is None, chosen)
 
