@@ -36,6 +36,8 @@ def enter(z: Tensor, name: str = "z", spatial: int | None = None) -> tuple[Tenso
     good = isinstance(z, Tensor) and z.is_floating_point() and z.ndim > 2 and z.shape[1] == 2
     if not good or spatial is not None and z.ndim != 3 + spatial:
         check.feature(z, name, spatial)
+        if not z.numel():  # the backward of `view_as_real` refuses the strides of an empty gradient
+            return torch.stack((z.real, z.imag), 1), True
         return torch.view_as_real(z.resolve_conj().resolve_neg()).movedim(-1, 1), True
     z = z.resolve_neg()
     if not z.is_contiguous() and is_interleaved(z) and not is_channels_last(z):
@@ -47,7 +49,10 @@ def leave(z: Tensor, as_complex: bool) -> Tensor:
     """What `enter` was given: planar, or complex (a view where ``z`` is interleaved, else one copy)."""
     if as_complex and not z.numel():  # `contiguous` leaves the strides of an empty tensor as they are
         return torch.complex(*z.unbind(1))
-    return torch.view_as_complex(z.movedim(1, -1).contiguous()) if as_complex else z
+    if not as_complex:
+        return z
+    pairs = z.movedim(1, -1).contiguous()
+    return torch.view_as_complex(pairs.clone() if pairs.storage_offset() % 2 else pairs)
 
 
 def is_channels_last(z: Tensor) -> bool:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import cvkernels
+import cvkernels.functional as F
 from cvkernels import planar
 from tests.ops.harness import COMPLEX, PLANAR, plain, same
 
@@ -109,3 +110,39 @@ def test_what_is_no_feature_is_refused(function, z, error, words):
     with pytest.raises(error) as caught:
         function(z)
     assert words in str(caught.value)
+
+
+def test_a_complex_tensor_at_an_odd_address_is_a_copy():
+    z = torch.randn(9)[1:].view(4, 2, 1)
+    assert same(cvkernels.to_complex(z), z.clone())
+    with cvkernels.use_backend("reference"):
+        assert same(F.magnitude_relu(z), F.magnitude_relu(z.clone()))
+
+
+EMPTY = {
+    "magnitude_relu": F.magnitude_relu,
+    "magnitude_relu-mean": lambda z: F.magnitude_relu(z, "channel_mean"),
+    "magnitude_batch_norm": F.magnitude_batch_norm,
+    "batch_norm_relu": lambda z: F.batch_norm_relu(z, residual=z),
+    "magnitude_power": F.magnitude_power,
+    "rotate_phase": lambda z: F.rotate_phase(z, torch.zeros(z.shape[0], device=z.device)),
+    "unrotate": lambda z: F.unrotate(z, torch.zeros(z.shape[0], device=z.device)),
+    "dropout": F.dropout,
+    "dropout2d": F.dropout2d,
+    "there-and-back": lambda z: cvkernels.to_complex(cvkernels.to_planar(z)),
+    # what torch itself takes of no samples only
+    "avg_pool2d": lambda z: F.avg_pool2d(z, 2),
+    "magnitude_max_pool2d": lambda z: F.magnitude_max_pool2d(z, 2),
+    "conv2d": lambda z: F.conv2d(z, torch.ones(2, 2, 3, 3, 3, device=z.device)),
+    "linear": lambda z: F.linear(z[..., 0, 0], torch.ones(2, 5, 3, device=z.device)),
+}
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 3, 0, 4)], ids=str)
+@pytest.mark.parametrize("name", EMPTY)
+def test_an_empty_complex_feature_has_a_gradient(backend, name, shape):
+    if name in list(EMPTY)[-4:] and shape[0]:
+        pytest.skip("torch's own refuses it")
+    z = torch.zeros(shape, dtype=torch.complex64, requires_grad=True, device=backend.device)
+    (grad,) = torch.autograd.grad(EMPTY[name](z).abs().sum(), z)
+    assert grad.shape == z.shape and grad.dtype == z.dtype
