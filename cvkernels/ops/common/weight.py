@@ -28,6 +28,7 @@ def parts(weight, z: Tensor, dims: int) -> tuple[Tensor, Tensor | None]:
         a, b = weight
         check.floating(a, "weight")
         check.same(b, "weight[1]", a, "weight[0]")
+        a, b = a.resolve_neg(), b.resolve_neg()
     else:
         check.floating(weight, "weight", complex_too=True)
         if weight.is_complex():
