@@ -1,7 +1,5 @@
 """What the tables measure: one pixel scale (0..1), two anchors, one control; angle errors; the published units."""
 
-import math
-
 import torch
 from torch.nn.functional import conv2d
 
@@ -84,11 +82,6 @@ def published_units(image, target, std=None):
         per_channel = (image - target).abs().mean((0, 2, 3)).cpu()
         units["romech"] = (per_channel / torch.tensor(std)).mean().item()
     return units
-
-
-def report_mse_to_rmse(mse):
-    """The seed report's MSE on -1..1 -> RMSE on 0..1."""
-    return math.sqrt(mse) / 2
 
 
 def angle_errors(guess, theta):

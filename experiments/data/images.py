@@ -100,11 +100,6 @@ class Data:
     notes: tuple  # what a report must say of the data: a subset, a checksum not met
 
     @property
-    def attributes(self):
-        """Several yes-or-no labels an image instead of one class."""
-        return self.defender.train.labels.ndim == 2
-
-    @property
     def classes(self):
         return self.outputs
 

@@ -1,12 +1,9 @@
 """What the attacks see of one trained network: a table and a picture, and under which threat model."""
 
-import csv
-import io
-
 from experiments import metrics, runs
 from experiments.attacks import LABELS, angle, inversion1, inversion2, open_features
 from experiments.attacks.knowledge import DESCRIPTIONS
-from experiments.reports.demo_figures import reconstruction_rows
+from experiments.reports.demo_figures import reconstruction_rows, save_table
 from experiments.settings import departure_lines, differing_text
 
 KEYED = {"angle predictor": angle, "inversion attack 1": inversion1, "inversion attack 2": inversion2}
@@ -110,7 +107,5 @@ def write(out, results):
         pictures.insert(0, ("original network:\nU-Net on its features", found["redrawn"], found["victims"]["rmse"]))
     with matplotlib.rc_context({"font.size": 9, "savefig.dpi": 160}):
         reconstruction_rows(out, results["shown"], pictures)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    runs.write_text(out / "results.csv", text.getvalue())
+    save_table(out / "results.csv", rows)
     runs.write_text(out / "report.md", "\n".join(lines))

@@ -1,13 +1,12 @@
 """The demo's page: the table, what stands out in it and why, what the run had to show; and the same as json and csv."""
 
-import csv
-import io
 import shutil
 from pathlib import Path
 
 from experiments import metrics, runs
 from experiments.attacks import LABELS
 from experiments.progress import clock
+from experiments.reports.demo_figures import save_table
 
 COLUMNS = (
     "network",
@@ -34,9 +33,7 @@ def write(out, results):
     plain["angle"] = {k: v for k, v in results["angle"].items() if k not in left_out}
     plain["explanations"] = explanations(results)
     runs.write_json(out / "results.json", plain)
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows(results)])
-    runs.write_text(out / "results.csv", text.getvalue())
+    save_table(out / "results.csv", [COLUMNS, *rows(results)])
 
 
 def rows(results):

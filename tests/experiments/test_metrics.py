@@ -70,15 +70,9 @@ def test_published_units():
     assert units["paper"] == pytest.approx(0.1)
     assert units["report"] == pytest.approx(0.2**2)  # -1..1 is twice as wide
     assert units["romech"] == pytest.approx((0.4 + 0.2 + 0.5) / 3)
-    assert metrics.report_mse_to_rmse(units["report"]) == pytest.approx(units["paper"])
     assert metrics.published_units(image, target).keys() == {"paper", "report"}  # romech has no digits
     cifar = metrics.published_units(image, target, metrics.ROMECH["cifar10"])["romech"]
     assert cifar == pytest.approx((0.1 / 0.2470 + 0.1 / 0.2435 + 0.1 / 0.2616) / 3)
-
-
-def test_the_seed_reports_conversion():
-    assert round(metrics.report_mse_to_rmse(0.1499), 3) == 0.194
-    assert round(metrics.report_mse_to_rmse(0.0277), 3) == 0.083
 
 
 def test_angle_errors_around_the_border():
