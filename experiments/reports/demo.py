@@ -4,8 +4,9 @@
     original    3 %                    -             U-Net on features   -
     complex     4 %                    a*, U-Net     U-Net on z          radians
 
-Seven stages, each a run on disk under `<out>/stages`: a finished one is skipped and a trained network's goes on where
-it was, so the same command continues an interrupted job. Who is attacked and scored on what: `experiments.attack`.
+Seven stages, each a run on disk under `<out>/stages`: a finished one is skipped, a network's goes on where it was and
+an attack's after its last epoch, so the same command continues an interrupted job. Who is attacked and
+scored on what: `experiments.attack`.
 """
 
 import os
