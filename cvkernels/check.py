@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 COMPLEX = (torch.complex64, torch.complex128)
+COUNTS = (torch.int64, torch.float32, torch.float64)
 
 
 def shown(x) -> str:
@@ -131,7 +132,7 @@ def batch_norm(z, running_power, weight, training, momentum, eps):
         per_channel(weight, "weight", z)
     if training:
         training_batch(z)
-    return norm_settings(training, momentum, eps)
+    return norm_settings(training, momentum, eps, z, "z")
 
 
 def real_batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps):
@@ -149,16 +150,22 @@ def real_batch_norm(x, running_mean, running_var, weight, bias, training, moment
             per_channel(vector, name, x, "x", 1)
     if training:
         training_batch(x, 1)
-    return norm_settings(training, momentum, eps)
+    return norm_settings(training, momentum, eps, x, "x")
 
 
-def norm_settings(training, momentum, eps):
+def norm_settings(training, momentum, eps, z, z_name):
     """(batches, training, momentum, eps): ``batches`` is a count in a tensor that stands in momentum's place."""
     if not eps >= 0:
         raise ValueError(f"`eps` must be >= 0, got {eps}")
     if isinstance(momentum, Tensor):
         if momentum.numel() != 1:
             raise ValueError(f"`momentum` must be a number or a count of batches in one element, got {shown(momentum)}")
+        if momentum.dtype not in COUNTS:
+            raise TypeError(
+                f"`momentum` as a count of batches must be int64, float32 or float64, got {momentum.dtype}; "
+                "convert it with .long()"
+            )
+        device(momentum, "momentum", z, z_name)
         return momentum, bool(training), 0.0, float(eps)
     if momentum is None or not 0 <= momentum <= 1:
         raise ValueError(

@@ -105,3 +105,16 @@ def test_power_sums_may_lie_anyhow(backend):
             F.batch_norm_relu(z, training=True, power_sums=lay(sums)),
             F.batch_norm_relu(z, training=True, power_sums=sums),
         )
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("op", NORMS)
+def test_a_count_of_batches_is_one_a_kernel_can_read(backend, op, training):
+    fn, z, statistics, _ = of_norm(op, torch.float32, backend.device)
+    for dtype in (torch.int64, torch.float32, torch.float64):
+        fn(z, **statistics, training=training, momentum=torch.ones((), dtype=dtype, device=z.device))
+    for dtype in (torch.bool, torch.int32, torch.float16, torch.complex64):
+        with pytest.raises(TypeError, match="`momentum` as a count of batches must be int64.*long()"):
+            fn(z, **statistics, training=training, momentum=torch.ones((), dtype=dtype, device=z.device))
+    with pytest.raises(ValueError, match="`momentum` must be on the device of `[zx]` .*, got meta"):
+        fn(z, **statistics, training=training, momentum=torch.ones((), device=META))
