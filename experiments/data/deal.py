@@ -43,7 +43,13 @@ def deal(name, source, settings):
 
     def side(party):
         index = parts[party, "train"]
-        val, train = split(source.train.labels[index], None, VALIDATION, name, "validation")
+        people = None if source.people[0] is None else source.people[0][index]
+        val, train = split(source.train.labels[index], people, VALIDATION, name, "validation")
+        if len(val) < 2:
+            raise DataError(
+                f"one party has {len(index)} images of {name} to learn from, too few for two to choose by; "
+                "each image hides behind another"
+            )
         return Side(
             take(source.train, index[train]),
             take(source.train, index[val]),
@@ -87,12 +93,12 @@ def stratified(labels, share, *purpose):
 
 
 def grouped(people, share, *purpose):
-    """Two sorted index tensors between which no person is divided; `share` as near as whole people allow."""
+    """Two sorted index tensors between which no person is divided: at least one and up to `share`, and the rest."""
     who, member = people.unique(return_inverse=True)
     order = torch.randperm(len(who), generator=generator("split", *purpose))
     sizes = member.bincount(minlength=len(who))[order]
     chosen = torch.zeros(len(who), dtype=torch.bool)
-    chosen[order[sizes.cumsum(0) <= share * len(people)]] = True
+    chosen[order[: max(1, int((sizes.cumsum(0) <= share * len(people)).sum()))]] = True
     first = chosen[member]
     return first.nonzero()[:, 0], (~first).nonzero()[:, 0]
 
