@@ -125,7 +125,9 @@ def _run_options(verb):
     verb.add_argument("--runs", default="runs", metavar="DIR", help="where runs lie (default runs)")
     verb.add_argument("--deterministic", action="store_true", help="repeat a run to the bit; slower")
     verb.add_argument("--compile", action="store_true", help="torch.compile the network")
-    verb.add_argument("--no-graph", action="store_true", help="on a GPU: no CUDA graphs")
+    verb.add_argument(
+        "--no-graph", action="store_true", help="on a GPU: no CUDA graphs; there are none either with several processes"
+    )
     verb.add_argument("--tensorboard", action="store_true", help="also write the curves for TensorBoard (an extra)")
     verb.add_argument("--force", action="store_true", help="begin a finished or interrupted run anew")
 

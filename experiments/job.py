@@ -9,6 +9,7 @@ import torch
 from experiments import data as datasets
 from experiments import runs
 from experiments import settings as presets
+from experiments.networks import check_fits
 from experiments.progress import Progress
 
 
@@ -37,11 +38,21 @@ def skipped(job, run):
 
 
 def chosen_settings(name, data, changes, network="lenet"):
-    """A preset with its changes, or a UsageError of one line."""
+    """A preset with its changes, which its network and the data can take, or a UsageError of one line."""
     try:
-        return presets.override(presets.preset(name, data, network), changes)
+        settings = presets.override(presets.preset(name, data, network), changes)
+        check_fits(settings, data)
     except ValueError as error:
         raise UsageError(error) from None
+    return settings
+
+
+def refuse(changes, names, why):
+    """A UsageError where `--set` changes one of these names."""
+    for change in changes:
+        name = change.partition("=")[0].strip()
+        if name in names:
+            raise UsageError(f"`--set {name}` {why}")
 
 
 def choose_device(name):

@@ -1,11 +1,15 @@
 """Which network a run's settings mean, with weights drawn for its seed."""
 
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 
+from experiments.data.sets import side_of
 from experiments.seeds import initialising
 from experiments.settings import PIXELS, modulus
 from models.alexnet import alexnet
+from models.cost import multiply_adds
 from models.critic import critic
 from models.forms import WideGenerator
 from models.lenet import lenet, wide_lenet
@@ -26,6 +30,29 @@ def build(settings, data, seed):
     if settings.standardise and data.name in PIXELS:
         model.encoder.insert(0, Standardise(*PIXELS[data.name]))
     return model
+
+
+def on_meta(settings, data):
+    """The network on the meta device, where it has shapes only and takes no memory."""
+    with torch.device("meta"):
+        return build(settings, data, 0)
+
+
+def check_fits(settings, name):
+    """Before anything is read: that the network can be built so, and takes the pictures of the data set `name`.
+
+    Raises:
+        ValueError: what does not go together, in one line.
+    """
+    side = side_of(name, settings)
+    model = on_meta(settings, SimpleNamespace(name=name, outputs=10))
+    try:
+        multiply_adds(model, (3, side, side))
+    except (RuntimeError, ValueError):  # torch's words, or ours, for a layer deep inside
+        raise ValueError(
+            f"`data` must have pictures that {settings.network} takes, got {name} with {side}x{side} pixels; vgg16 and "
+            "alexnet take 224x224 (celeba, cub or a folder), lenet 32x32, a ResNet any"
+        ) from None
 
 
 def _network(settings, options):

@@ -303,6 +303,10 @@ def check(settings):
         if not low_enough or value == float("inf"):
             bound = "at least 0" if field.name in MAY_BE_ZERO else "above 0"
             raise ValueError(f"`{field.name}` must be {bound} and finite, got {value}")
+    if 0 < settings.train_images < 15:  # a tenth of them, at least two, is for validation
+        raise ValueError(f"`train_images` must be at least 15, or 0 for all, got {settings.train_images}")
+    if settings.test_images == 1:
+        raise ValueError("`test_images` must be at least 2, since each image hides behind another, got 1")
     if settings.k < 2:
         raise ValueError(f"`k` must be at least 2 (one real feature and a fake), got {settings.k}")
     if settings.batch < 2:

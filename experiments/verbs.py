@@ -10,7 +10,7 @@ from experiments import attack, processes, runs, victim
 from experiments import data as datasets
 from experiments import settings as presets
 from experiments.data.inventory import inventory
-from experiments.job import Job, UsageError, choose_device, chosen_settings, describe, describe_data
+from experiments.job import Job, UsageError, choose_device, chosen_settings, describe, describe_data, refuse
 from experiments.networks import build
 from experiments.progress import Progress, clock
 from experiments.reports import attacked, compared, demo
@@ -27,6 +27,7 @@ def data(args):
 
 
 def train(args):
+    refuse(args.changes, ("network", "form"), "is not for train, which takes both as words: train NETWORK FORM")
     changes = [f"network={args.network}", f"form={args.form}", *args.changes]
     settings = chosen_settings(args.preset, args.data, changes, args.network)
     if args.deterministic:  # cuBLAS reads it when its first handle is made; without it products are refused
@@ -35,7 +36,11 @@ def train(args):
         device = processes.join(choose_device(args.device))
     except ValueError as error:
         raise UsageError(error) from None
-    chief = processes.rank() == 0
+    chief, together = processes.rank() == 0, processes.world()
+    if together > 1 and settings.b == "both":
+        raise UsageError("`b`=both pairs the halves of a batch, which several processes would part; use one process")
+    if settings.batch < 2 * together:
+        raise UsageError(f"`batch` must be at least 2 for each of {together} processes, got {settings.batch}")
     progress = Progress([("", 0.0)], quiet=not chief)
     found = processes.one_after(lambda: _load(args, settings, progress))  # it may download, or decode pictures
     progress.stages = [victim.expected(settings, len(found.defender.train))]
@@ -45,7 +50,7 @@ def train(args):
         shutil.rmtree(run.folder, ignore_errors=True)
     _announce(job, run, settings)
     graph = device.type == "cuda" and not args.no_graph and settings.schedule == "together"
-    if graph and processes.world() > 1:
+    if graph and together > 1:
         graph = False
         progress.say("  no CUDA graphs: not tried with several processes")
     model, run = victim.trained(job, How(graph, args.compile, args.deterministic, tensorboard=args.tensorboard))
@@ -107,9 +112,8 @@ def list_runs(args):
     rows = [("run", "id", "preset", "data", "seed", "state")]
     for folder in _folders(args.runs):
         kept = json.loads((folder / "settings.json").read_text())["settings"]
-        rows.append(
-            (folder.parent.name, folder.name, kept["preset"], kept["data"], str(kept["seed"]), _state(folder, kept))
-        )
+        named = (str(kept.get(name, "-")) for name in ("preset", "data", "seed"))  # an attack has its network's
+        rows.append((folder.parent.name, folder.name, *named, _state(folder, kept)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows if len(rows) > 1 else [(f"no runs under {args.runs}",)]:
         print("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=False)).rstrip())
@@ -122,12 +126,15 @@ def show(args):
     print(f"{folder}: {_state(folder, kept['settings'])}\n\nsettings (data {kept['data']}, format {kept['format']})")
     for name, value in kept["settings"].items():
         print(f"  {name:18} {value}")
-    for line in presets.departure_lines(presets.from_dict(kept["settings"]), kept["settings"]["data"], "  "):
-        print(line)
+    trained = _is_network(kept["settings"])
+    if trained:
+        for line in presets.departure_lines(presets.from_dict(kept["settings"]), kept["settings"]["data"], "  "):
+            print(line)
     print("\nenvironment")
     for name, value in json.loads((folder / "environment.json").read_text()).items():
         print(f"  {name:18} {value}")
-    print(f"\nthreat model\n{attacked.threat_model(kept['settings']['form'])}")
+    if trained:
+        print(f"\nthreat model\n{attacked.threat_model(kept['settings']['form'])}")
     return 0
 
 
@@ -177,8 +184,13 @@ def _announce(job, run, settings):
 
 
 def _folders(root):
-    """The trained networks' folders (not those of their attacks)."""
+    """The folders of the runs under `root`: trained networks, or under <run>/attacks attacks."""
     return sorted(path.parent for path in Path(root).glob("*/*/settings.json"))
+
+
+def _is_network(kept):
+    """Whether the settings on disk are those of a trained network, not of an attack on one."""
+    return "form" in kept
 
 
 def _find(name, root):
@@ -198,6 +210,8 @@ def _finished(name, root):
     if not (folder / "summary.json").is_file():
         raise UsageError(f"`run` must be finished, {folder} is not; continue it with train first")
     kept = json.loads((folder / "settings.json").read_text())
+    if not _is_network(kept["settings"]):
+        raise UsageError(f"`run` must be a trained network, {folder} is an attack on one")
     run = runs.Run(folder.parents[1], folder.parent.name, kept["settings"], kept["data"])
     if run.id != folder.name:
         raise UsageError(
@@ -238,10 +252,11 @@ def _changed(settings, changes, fields):
 def _state(folder, kept):
     if (folder / "summary.json").is_file():
         summary = json.loads((folder / "summary.json").read_text())
-        return f"finished, test error {summary['test_error']:.1%}"
+        return f"finished, test error {summary['test_error']:.1%}" if "test_error" in summary else "finished"
     if (folder / "stopped.json").is_file():
         stopped = json.loads((folder / "stopped.json").read_text())
         return f"{stopped['why']}: {stopped['where']}"
     path = folder / "metrics.jsonl"
     epochs = len(path.read_text().splitlines()) if path.is_file() else 0
-    return f"interrupted after {epochs} of {kept['epochs']} epochs"
+    (planned,) = (kept[name] for name in ("epochs", "attack_epochs", "angle_epochs") if name in kept)
+    return f"interrupted after {epochs} of {planned} epochs"

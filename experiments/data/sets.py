@@ -14,6 +14,11 @@ LABELS = {"cifar100": cifar.LABELS, "celeba": tuple(pictures.ATTRIBUTES)}  # the
 SIDE = 32
 
 
+def side_of(name, settings):
+    """Pixels of a picture's side, as the networks read it."""
+    return settings.side if name in ("celeba", "cub", "folder") else SIDE
+
+
 def load(name, settings, root=None, accept_checksum_mismatch=False, progress=None):
     """A data set, read and dealt out.
 

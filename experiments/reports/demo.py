@@ -20,7 +20,7 @@ import torch
 from experiments import attack, metrics, runs, victim
 from experiments import data as datasets
 from experiments import settings as presets
-from experiments.job import Job, choose_device, chosen_settings, data_facts, describe, describe_data
+from experiments.job import Job, choose_device, chosen_settings, data_facts, describe, describe_data, refuse
 from experiments.progress import Progress, clock
 from experiments.reports import demo_figures, demo_page
 
@@ -33,6 +33,7 @@ NARROW = 16  # U-Net width up to which one thread does
 def run(args):
     """Do the job; returns the exit status: 0, or 1 where the run did not show what it had to."""
     began = time.monotonic()
+    refuse(args.changes, ("network", "form"), "is not for demo, which trains both forms of LeNet; use train")
     settings = chosen_settings("fast", args.data, args.changes)
     device = choose_device(args.device)
     if device.type == "cpu" and settings.unet_width <= NARROW and "OMP_NUM_THREADS" not in os.environ:

@@ -2,12 +2,13 @@
 
 import csv
 import json
+import os
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments import runs, train, victim
+from experiments import runs, train, verbs, victim
 from experiments.__main__ import main
 
 TINY = ["epochs=2", "train_images=60", "test_images=30", "attack_epochs=1", "angle_epochs=1", "unet_width=2"]
@@ -124,6 +125,45 @@ def test_list_and_show(trained, capsys):
     assert "no runs under" in capsys.readouterr().out
 
 
+def test_attacks_are_listed_and_shown_but_not_attacked(attacked, capsys):
+    """Where a demo keeps its stages they lie beside the networks."""
+    stages = attacked / "attacks"
+    assert main(["list", "--runs", str(stages)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    angle = next(line.split() for line in lines if line.startswith("angle "))
+    assert angle[2:] == ["-", "-", "0", "finished"]
+    assert main(["show", angle[1], "--runs", str(stages)]) == 0
+    shown = capsys.readouterr().out
+    assert "angle_epochs" in shown and "finished" in shown and "threat model" not in shown
+    assert main(attacking(stages, angle[1])) == 2
+    assert "must be a trained network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [None, ":16:8"])
+def test_deterministic_products_need_no_variable(asked, tmp_path, monkeypatch):
+    """cuBLAS refuses them without its own; one that is set already stays."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    if asked:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", asked)
+
+    def look(job, how):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == (asked or ":4096:8")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(victim, "trained", look)
+    assert main([*training(tmp_path), "--deterministic"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [(["b=both"], "`b`=both pairs the halves of a batch"), (["batch=3"], "`batch` must be at least 2 for each of 2")],
+)
+def test_what_several_processes_cannot_do(changes, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(verbs.processes, "world", lambda: 2)
+    assert main(training(tmp_path, "complex", *changes)) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_compare_sets_runs_side_by_side(attacked, trained, tmp_path, capsys):
     root, run, control = trained
     assert main(["compare", str(run), control.name[:8], "--runs", str(root), "--out", str(tmp_path / "both")]) == 0
@@ -172,12 +212,49 @@ def test_an_interrupted_and_a_diverged_run_are_listed(trained, capsys, monkeypat
     ("words", "status", "message"),
     [
         (training("r", network="resnet20"), 2, "train: `network` must be one of lenet, resnet20-alpha"),
+        (
+            training("r", "original", network="alexnet"),
+            2,
+            "train: `data` must have pictures that alexnet takes, got digits",
+        ),
+        (
+            [*training("r"), "--data", "celeba"],
+            2,
+            "train: `data` must have pictures that lenet takes, got celeba with 224",
+        ),
+        (
+            training("r", "complex", "network=vgg16"),
+            2,
+            "train: `--set network` is not for train, which takes both as words",
+        ),
+        (training("r", "complex", "b=both", "detach_b=true"), 2, "train: `detach_b` must be False where `both`"),
+        (
+            training("r", "complex", "train_images=10"),
+            2,
+            "train: `train_images` must be at least 15, or 0 for all, got 10",
+        ),
+        (training("r", "complex", "test_images=1"), 2, "train: `test_images` must be at least 2"),
+        (["demo", "--set", "form=original"], 2, "demo: `--set form` is not for demo, which trains both forms of LeNet"),
+        (["demo", "--set", "network=vgg16"], 2, "demo: `--set network` is not for demo"),
         (training("r", "complex", "epoch=1"), 2, "train: `--set` knows no setting 'epoch'; the nearest is 'epochs'"),
         (["show", "abc", "--runs", "r"], 2, "show: `run` must be a run's folder or the first digits of its id; no run"),
         (["attack", "abc", "--runs", "r"], 2, "attack: `run` must be a run's folder"),
         ([*training("r"), "--data", "cifar10", "--data-root", "nowhere"], 1, "train: no file data_batch_1 in nowhere"),
     ],
-    ids=["network", "setting", "show", "attack", "data"],
+    ids=[
+        *(
+            "network",
+            "digits",
+            "celeba",
+            "both-words",
+            "pairs",
+            "no-validation",
+            "no-test",
+            "demo-form",
+            "demo-network",
+        ),
+        *("setting", "show", "attack", "data"),
+    ],
 )
 def test_a_mistake_is_one_line(words, status, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
