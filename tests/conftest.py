@@ -120,12 +120,12 @@ def _forced(b: Backend):
     reason = house.absent(b.name) if b.compiled else None
     if reason:
         pytest.fail(f"the {b.name} backend is expected on this machine and is not there: {reason}")
-    with b.use(), _as_on_a_gpu(b):
+    with b.use(), as_on_a_gpu(b):
         yield b
 
 
 @contextlib.contextmanager
-def _as_on_a_gpu(b: Backend):
+def as_on_a_gpu(b: Backend):
     """Triton's interpreter cuts off what a GPU rounds, and NumPy warns where a GPU goes on with NaN."""
     if b.name != "triton" or not house.interpreting():
         yield

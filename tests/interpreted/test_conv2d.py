@@ -5,29 +5,23 @@ take several programs, several steps of the inner axis and several shares of the
 """
 
 import contextlib
-import math
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import cvkernels.functional as F
-from cvkernels import nn, to_channels_last, use_backend
+from cvkernels import nn, use_backend
 from cvkernels.ops.conv2d import implicit, triton_config
 from cvkernels.ops.conv2d import triton_kernels as kernels
 from cvkernels.ops.conv2d.reference import conv2d as reference
 from cvkernels.ops.magnitude_relu.reference import magnitude_relu
 from tests.close import assert_close, assert_equivariant
+from tests.ops.convolutions import GEOMETRIES, LAYOUTS, both_ways, draw, is_the_references, wide
 from tests.watch import rounding_bfloat16, watch
 
 ops = torch.ops.cvkernels_triton
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-LAYOUTS = {
-    "contiguous": lambda z: z,
-    "channels-last": to_channels_last,
-    "interleaved": lambda z: z.movedim(1, -1).contiguous().movedim(-1, 1),
-    "strided": lambda z: torch.stack((z, z), -1).flatten(-2)[..., ::2],
-}
 
 
 @pytest.fixture(autouse=True)
@@ -39,35 +33,14 @@ def small_tiles(monkeypatch):
         plan.cache_clear()  # they keep the tiles of others
 
 
-def draw(size, channels, kernel, real=False, dtype=torch.float32, layout="contiguous"):
-    """z and the parts of the weight."""
-    n, c, h, w = size
-    z = LAYOUTS[layout](torch.randn(n, 2, c, h, w).to(dtype)).requires_grad_()
-    scale = 1 / math.sqrt(2 * c * kernel[0] * kernel[1])
-    parts = [(scale * torch.randn(channels, c, *kernel)).to(dtype).requires_grad_() for _ in range(1 if real else 2)]
-    return z, parts[0], None if real else parts[1]
-
-
-def wide(x):
-    return None if x is None else x.detach().double().contiguous().requires_grad_(x.requires_grad)
-
-
 def held(size, channels, kernel, stride=(1, 1), padding=(0, 0), dilation=(1, 1), **drawn):
     """Value and every gradient equal the reference's; every address watched; every output written."""
-    z, a, b = drawn_ = draw(size, channels, kernel, **drawn)
-    z_, a_, b_ = (wide(t) for t in drawn_)
+    z, a, b = draw(size, channels, kernel, **drawn)
     how = (stride, padding, dilation)
-    want = reference(z_, a_, b_, *how, 1)
-    g = torch.randn(want.shape).to(z.dtype)
     with watch() as seen, rounding_bfloat16():
-        y = implicit.conv2d(z, a, b, *how, "triton")
-        y.backward(g)
-    want.backward(g.double())
+        y = both_ways(z, a, b, how)
     assert seen.unwritten(y) == 0 and seen.unwritten(a.grad) == 0
-    assert_close(y, want, z.dtype, name="y")
-    for name, got, wanted in (("z", z, z_), ("re", a, a_), ("im", b, b_)):
-        if got is not None:
-            assert_close(got.grad, wanted.grad, z.dtype, name=f"grad of {name}")
+    is_the_references(y, z, a, b, how)
     if drawn.get("layout", "contiguous") != "strided":
         assert z.grad.stride() == z.stride()
     return seen, y, z
@@ -80,21 +53,6 @@ def test_every_layout(layout, real):
     assert seen.launches == ["conv2d_kernel", "conv2d_kernel", "conv2d_backward_weight_kernel", "conv2d_sum_kernel"]
     if layout != "strided":
         assert LAYOUTS[layout](y).stride() == y.stride()
-
-
-GEOMETRIES = {
-    "1x1": dict(kernel=(1, 1)),
-    "1x1-strided": dict(kernel=(1, 1), stride=(2, 2)),
-    "5x5": dict(kernel=(5, 5)),
-    "even": dict(kernel=(2, 4), padding=(1, 2)),
-    "strided": dict(kernel=(3, 3), stride=(2, 2), padding=(1, 1)),
-    "stride-of-two-kinds": dict(kernel=(3, 5), stride=(3, 2), padding=(0, 2)),
-    "stride-beyond-kernel": dict(kernel=(2, 2), stride=(4, 3)),
-    "dilated": dict(kernel=(3, 3), dilation=(2, 3), padding=(2, 3)),
-    "stride-divides-dilation": dict(kernel=(3, 3), stride=(2, 2), dilation=(2, 4), padding=(2, 1)),
-    "stride-shares-with-dilation": dict(kernel=(2, 3), stride=(4, 6), dilation=(6, 4), padding=(3, 5)),
-    "all-padding-but-one": dict(kernel=(3, 3), padding=(4, 4)),
-}
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
