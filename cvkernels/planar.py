@@ -52,7 +52,9 @@ def leave(z: Tensor, as_complex: bool) -> Tensor:
     if not as_complex:
         return z
     pairs = z.movedim(1, -1).contiguous()
-    return torch.view_as_complex(pairs.clone() if pairs.storage_offset() % 2 else pairs)
+    if not torch.compiler.is_compiling() and pairs.storage_offset() % 2:  # dynamo does not trace the question
+        pairs = pairs.clone()
+    return torch.view_as_complex(pairs)
 
 
 def is_channels_last(z: Tensor) -> bool:
