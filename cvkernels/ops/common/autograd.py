@@ -22,6 +22,10 @@ class _Refuse(torch.autograd.Function):
         ctx.op = inputs[0]
 
     @staticmethod
+    def vmap(info, in_dims, name: str, *grads):
+        return _Refuse.apply(name, *grads), in_dims[1:]
+
+    @staticmethod
     def backward(ctx, *_):
         raise RuntimeError(
             f"{ctx.op} is differentiable once; its double backward is not implemented. "
@@ -97,7 +101,10 @@ def _in_strides(grad: Tensor, strides: tuple[int, ...]) -> Tensor:
     """The kernels walk the gradient as they walk what came out."""
     if grad.stride() == strides:
         return grad
-    return torch.empty_strided(grad.shape, strides, dtype=grad.dtype, device=grad.device).copy_(grad)
+    # not by `copy_` into `empty_strided`: functorch maps no such write
+    order = sorted(range(grad.ndim), key=lambda d: (-strides[d], d))
+    back = sorted(range(grad.ndim), key=order.__getitem__)
+    return grad.permute(order).contiguous().permute(back)
 
 
 def whole(x: Tensor) -> Tensor:
@@ -158,6 +165,15 @@ def _short(function):
 def mapped() -> bool:
     """Whether a functorch transform is under way: a Function that can be mapped must then be one, gradient or not."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def not_batched(name: str, *grads: Tensor | None) -> None:
+    """RuntimeError for gradients of ``torch.autograd.grad(..., is_grads_batched=True)``, whose vmap is not functorch's
+    and does not know the steps of these backwards."""
+    if torch.compiler.is_compiling():
+        return
+    if any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads):
+        raise RuntimeError(f"{name} does not differentiate with is_grads_batched; torch.func.jacrev and vmap map it")
 
 
 def once(name: str):

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ... import backend, check
 from .autocast import active
-from .autograd import whole
 
 
 class Packed(NamedTuple):
@@ -98,15 +97,15 @@ def pack_aligned(elements: int) -> int:
 
 
 def pack_views(flat: Tensor, weights, channels_last: bool) -> tuple[Tensor, ...]:
-    """The block weights ``[2O, 2I, *]`` of layers with such weights ``[O, I, *]``, in their packed buffer."""
-    parts, at = [], 0
+    """The block weights ``[2O, 2I, *]`` of layers with such weights ``[O, I, *]``, views of their packed buffer."""
+    views, at = [], 0
     for a in weights:
         o, i, *window = a.shape
         size = 4 * a.numel()
         part = flat[at : at + size]
         if channels_last:
-            parts.append(whole(part.view(2 * o, *window, 2 * i).movedim(-1, 1)))
+            views.append(part.view(2 * o, *window, 2 * i).movedim(-1, 1))
         else:
-            parts.append(whole(part.view(2 * o, 2 * i, *window)))
+            views.append(part.view(2 * o, 2 * i, *window))
         at += pack_aligned(size)
-    return tuple(parts)
+    return tuple(views)

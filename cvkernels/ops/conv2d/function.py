@@ -8,7 +8,7 @@ from ... import backend, check
 from ...planar import enter, is_channels_last, is_planes_last, laid_out, leave, to_channels_last
 from ..common import forms
 from ..common.autocast import active, lowered, matched
-from ..common.autograd import applied, mapped
+from ..common.autograd import applied, mapped, not_batched, whole
 from ..common.weight import Packed, parts
 from . import implicit, winograd
 from .planes import OP as PLANES_OP
@@ -170,7 +170,7 @@ def _form(z, a, b, block, how: Geometry):
 class _Conv2d(torch.autograd.Function):
     @staticmethod
     def forward(z, a, b, how, name, inside, outside, result):
-        return FORMS[name].run(z, a, b, how, inside, result)
+        return whole(FORMS[name].run(z, a, b, how, inside, result))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -179,6 +179,7 @@ class _Conv2d(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
+        not_batched("conv2d", grad)
         z, a, b = ctx.saved_tensors
         how, name, inside, outside, _ = ctx.settings
         if torch.is_grad_enabled():  # a double backward: in steps that torch differentiates

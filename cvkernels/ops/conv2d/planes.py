@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ... import backend
 from ...planar import is_channels_last, is_planes_last
-from ..common.autograd import whole
 
 PARTS, SUM, DIFFERENCE, BLOCK, TURNS = range(5)  # as csrc/ops.cpp has them
 PLANES = "planes"  # a feature's layout beside contiguous (False) and channels-last (True): `planar.is_planes_last`
@@ -46,7 +45,7 @@ def from_turns(x: Tensor, layout: bool | str) -> Tensor:
     if layout != PLANES and (layout or is_last(x)) and _has_kernel(x):
         return torch.ops.cvkernels.conv_planes_backward.default([dense(x, True)], TURNS, layout)
     z = dense(x, layout == PLANES).unflatten(0, (-1, 2))
-    return _parted(dense(z.flatten(1, 2), True)) if layout is True else whole(z)
+    return _parted(dense(z.flatten(1, 2), True)) if layout is True else z
 
 
 def join(planes: list[Tensor], form: int, last: bool) -> Tensor:
@@ -79,7 +78,7 @@ def joined_relu(
 
 def _parted(x: Tensor) -> Tensor:
     """``[N, 2C, H, W]`` as planar."""
-    return whole(x.unflatten(1, (2, -1)))
+    return x.unflatten(1, (2, -1))
 
 
 def _has_kernel(x: Tensor) -> bool:

@@ -9,7 +9,7 @@ from ... import backend
 from ...planar import enter, leave
 from ..common import forms
 from ..common.autocast import active, lowered
-from ..common.autograd import applied, fused, mapped, whole
+from ..common.autograd import applied, fused, mapped, not_batched, whole
 from ..common.weight import Packed, block, parts
 from .reference import linear as reference
 
@@ -112,6 +112,7 @@ class _Turned(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
+        not_batched("linear", grad)
         return _gradients(grad, *ctx.saved_tensors, ctx.needs_input_grad)
 
 

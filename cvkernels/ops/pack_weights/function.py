@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ... import backend, check
-from ..common.autograd import applied
+from ..common.autograd import applied, not_batched, whole
 from ..common.weight import gradient_of_block, pack_aligned, pack_gradients, pack_views
 from .reference import pack_weights as reference
 
@@ -60,7 +60,7 @@ class _PackWeights(torch.autograd.Function):
         weights = [w.contiguous() for w in weights]
         re, im = weights[: len(weights) // 2], weights[len(weights) // 2 :]
         flat = backend.operators(chosen).pack_weights_forward.default(re, im, dtype, channels_last)
-        return pack_views(flat, re, channels_last)
+        return tuple(map(whole, pack_views(flat, re, channels_last)))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -70,6 +70,7 @@ class _PackWeights(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
+        not_batched("pack_weights", *grads)
         given = [n for n, g in enumerate(grads) if g is not None]
         pairs = [(None, None)] * len(grads)
         for n, pair in zip(given, _gradients(ctx, [grads[n] for n in given]), strict=True):
