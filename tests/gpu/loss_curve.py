@@ -3,7 +3,7 @@
 Losses part as rounding differs, so a curve is held to what rounding alone does: the reference is trained once more from
 images moved by one unit in the last place of the precision, and no 20-step mean of ours may be further from the
 reference's than three times the largest distance between those two, or 2 % of the loss at the start where that is more.
-float32, bfloat16 autocast (where the card has it), float16 autocast with GradScaler.
+float32, TF32 and bfloat16 autocast (where the card has them), float16 autocast with GradScaler.
 
 python -m tests.gpu.loss_curve [--quick] [--device cuda|cpu]
 """
@@ -20,6 +20,13 @@ from models.resnet import resnet
 
 WINDOW, TIMES, SHARE = 20, 3, 0.02
 CLASSES = 10
+# (dtype, one unit in the last place of a number near 1); TF32 is float32 whose products have 10 bits of fraction
+PRECISIONS = {
+    "float32": (torch.float32, 2**-23),
+    "tf32": (torch.float32, 2**-10),
+    "bfloat16": (torch.bfloat16, 2**-7),
+    "float16": (torch.float16, 2**-10),
+}
 
 
 def images(device, count, moved: float):
@@ -54,6 +61,14 @@ def curve(device, dtype, steps: int, batch: int, where: str | None, moved: float
     return torch.stack(losses).tolist()
 
 
+def precisions(device: str) -> list[str]:
+    """Those that the device has: a CPU two, Turing neither TF32 nor bfloat16."""
+    if device == "cpu":
+        return ["float32", "bfloat16"]
+    modern = torch.cuda.get_device_capability() >= (8, 0)
+    return [name for name in PRECISIONS if modern or name not in ("tf32", "bfloat16")]
+
+
 def windows(losses: list[float], width: int) -> list[float]:
     return [sum(losses[i : i + width]) / width for i in range(0, len(losses) - width + 1, width)]
 
@@ -76,22 +91,20 @@ def main(argv=None) -> int:
         print("loss curve: no GPU here")
         return 2
     steps, batch, width = (4, 2, 2) if options.quick else (200, 64, WINDOW)
-    dtypes = [torch.float32, torch.bfloat16]
-    if options.device == "cuda":
-        modern = torch.cuda.get_device_capability() >= (8, 0)
-        dtypes = [torch.float32, *([torch.bfloat16] if modern else []), torch.float16]
     bad = 0
-    for dtype in dtypes:
-        eps = torch.finfo(dtype).eps
+    for name in precisions(options.device):
+        dtype, eps = PRECISIONS[name]
+        # torch lets its convolutions use TF32 where nobody says otherwise
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
         reference, nudged, ours = (
             curve(options.device, dtype, steps, batch, where, moved)
             for where, moved in (("reference", 0.0), ("reference", eps), (None, 0.0))
         )
         apart, allowed = compare(reference, nudged, ours, width)
         bad += not apart <= allowed
-        print(f"{str(dtype).removeprefix('torch.'):9} apart {apart:.2e} of {allowed:.2e} allowed")
-        for name, losses in (("reference", reference), ("nudged", nudged), ("ours", ours)):
-            print(f"  {name:9}", " ".join(f"{x:.4f}" for x in windows(losses, width)), flush=True)
+        print(f"{name:9} apart {apart:.2e} of {allowed:.2e} allowed")
+        for which, losses in (("reference", reference), ("nudged", nudged), ("ours", ours)):
+            print(f"  {which:9}", " ".join(f"{x:.4f}" for x in windows(losses, width)), flush=True)
     print(f"loss curve: {'failed' if bad else 'passed'}")
     return 1 if bad else 0
 

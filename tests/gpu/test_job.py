@@ -137,6 +137,25 @@ def test_the_loss_curve_runs(capsys):
     assert capsys.readouterr().out.endswith("loss curve: passed\n")
 
 
+def test_the_float32_curve_has_no_tf32_in_it(monkeypatch, capsys):
+    switches, seen = loss_curve.torch.backends, {}
+
+    def curve(device, dtype, *rest):
+        seen.setdefault(dtype, []).append((switches.cuda.matmul.allow_tf32, switches.cudnn.allow_tf32))
+        return [1.0] * 4
+
+    monkeypatch.setattr(loss_curve, "curve", curve)
+    for capability, names in (((9, 0), ["float32", "tf32", "bfloat16", "float16"]), ((7, 5), ["float32", "float16"])):
+        monkeypatch.setattr(loss_curve.torch.cuda, "get_device_capability", lambda capability=capability: capability)
+        assert loss_curve.precisions("cuda") == names
+    monkeypatch.setattr(loss_curve, "precisions", lambda device: ["tf32", "float32"])
+    switches.cudnn.allow_tf32 = True
+    assert loss_curve.main(["--quick", "--device", "cpu"]) == 0
+    assert seen == {loss_curve.torch.float32: [(True, True)] * 3 + [(False, False)] * 3}
+    for name, (dtype, eps) in loss_curve.PRECISIONS.items():
+        assert name == "tf32" or eps == loss_curve.torch.finfo(dtype).eps
+
+
 def test_without_a_gpu_the_scripts_say_so(monkeypatch, capsys):
     monkeypatch.setattr(graph_nodes.torch.cuda, "is_available", lambda: False)
     assert [graph_nodes.main(), loss_curve.main([]), small_shapes.main([])] == [2, 2, 2]
