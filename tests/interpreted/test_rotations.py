@@ -7,7 +7,7 @@ import triton.language as tl
 
 import cvkernels.functional as F
 from cvkernels import use_backend
-from cvkernels.ops.common.angle.triton_kernels import turn
+from cvkernels.ops.common.angle.triton_kernels import near, of_quarters, turn
 from tests.close import assert_close
 from tests.watch import watch
 
@@ -100,6 +100,25 @@ def turn_kernel(theta, cosine, sine):
     cos, sin = turn(theta, n)
     tl.store(cosine + n, cos)
     tl.store(sine + n, sin)
+
+
+@triton.jit
+def near_kernel(theta, cosine, sine, count, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    cos, sin = of_quarters(*near(tl.load(theta + i, mask=i < count, other=0.0)))
+    tl.store(cosine + i, cos, mask=i < count)
+    tl.store(sine + i, sin, mask=i < count)
+
+
+def test_angles_reduced_in_float32_are_as_good_as_in_float64():
+    corners = torch.arange(-12732, 12733, dtype=torch.float64) * (torch.pi / 4)  # the nearest to each, and beside it
+    corners = corners[corners.abs() < 9999.9].float()
+    sides = [torch.nextafter(corners, torch.full_like(corners, far)) for far in (-1e9, 1e9)]
+    theta = torch.cat([corners, *sides, torch.linspace(-1e4, 1e4, 200_001), torch.logspace(-30, 4, 10_001)])
+    cosine, sine = torch.empty_like(theta), torch.empty_like(theta)
+    near_kernel[(triton.cdiv(len(theta), 65536),)](theta, cosine, sine, len(theta), BLOCK=65536)
+    for got, want in ((cosine, theta.double().cos()), (sine, theta.double().sin())):
+        assert (got.double() - want).abs().max() < 1e-7
 
 
 @pytest.mark.parametrize("dtype", WIDE, ids=str)
