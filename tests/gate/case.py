@@ -14,7 +14,7 @@ DTYPES = {"fp32": 4, "fp16": 2, "bf16": 2}  # bytes an element
 # A tile of a channel's in each layout, at a size that fills it.
 LAYOUTS = {
     "contiguous": {"ROWS": TILE // 256, "COLUMNS": 256, "LAST": False, "PAIRS": False},
-    "channels-last": {"ROWS": TILE // 64, "COLUMNS": 64, "LAST": True, "PAIRS": False},
+    "channels-last": {"ROWS": 2 * TILE // 32, "COLUMNS": 32, "LAST": True, "PAIRS": False},
     "interleaved": {"ROWS": TILE // 256, "COLUMNS": 256, "LAST": False, "PAIRS": True},
 }
 # What tells: float32 has the most registers, float16 the most elements a load. bfloat16 compiles as float16 does up to
@@ -70,8 +70,10 @@ def streaming(
             signature = {name: given.get(name, "constexpr") for name in kernel.arg_names}
             constexprs = tiles[layout] | dict.fromkeys(absent) | (constants or {})
             constexprs = {name: value for name, value in constexprs.items() if name in kernel.arg_names}
+            elements = tiles[layout]["ROWS"] * tiles[layout]["COLUMNS"]
+            warps = {"num_warps": elements * WARPS // TILE}
             # of a thread's share of the tiles
             wide = int(loaded * 2 * TILE * DTYPES[dtype]) // (16 * 32 * WARPS)
             variant = ", ".join(filter(None, (form, layout, dtype)))
-            cases.append(Case(kernel, variant, signature, constexprs, aligned, wide, narrow, options=options))
+            cases.append(Case(kernel, variant, signature, constexprs, aligned, wide, narrow, options=warps | options))
     return cases

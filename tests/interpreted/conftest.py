@@ -16,5 +16,5 @@ def small_tiles(monkeypatch, request):
     if "full_tiles" not in request.keywords:
         from cvkernels.ops.common import triton_kernels as tiles
 
-        for name, value in {"TILE": 64, "CHANNELS": 4, "PROGRAMS": 3}.items():
+        for name, value in {"TILE": 64, "CHANNELS": 4, "MULTIPROCESSORS": 1}.items():
             monkeypatch.setattr(tiles, name, value)

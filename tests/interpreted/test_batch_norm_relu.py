@@ -80,7 +80,7 @@ def test_the_tiles_of_a_release():
 @pytest.mark.parametrize(("size", "layout"), [((34, 2, 3, 5), "contiguous"), ((18, 3, 2, 2), "channels-last")])
 def test_more_partial_sums_than_are_added_up_at_once(size, layout, monkeypatch):
     monkeypatch.setattr(tiles, "TILE", 16)
-    monkeypatch.setattr(tiles, "PROGRAMS", 40)
+    monkeypatch.setattr(tiles, "MULTIPROCESSORS", 40)
     norm(size, layout=layout, weight=torch.float32, training=True)
 
 
@@ -91,6 +91,21 @@ def test_partial_sums_that_are_read_together_lie_together(layout):
     assert walk.programs > 1
     shares = partial.view(-1, 5).sum(0) if layout == "channels-last" else partial.view(5, -1).sum(1)
     assert_close(shares, z.square().sum((0, 1, 3, 4)))
+
+
+@pytest.mark.full_tiles
+@pytest.mark.parametrize("size", [(128, 16, 32, 32), (128, 64, 8, 8), (32, 64, 56, 56), (32, 256, 56, 56)], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
+def test_partial_sums_are_few_beside_the_feature_and_made_by_the_whole_gpu(layout, size):
+    n, c, h, w = size
+    order = (0, 3, 4, 1, 2) if layout == "channels-last" else range(5)
+    shape = (n, 2, c, h, w)
+    z = torch.empty([shape[d] for d in order], device="meta").permute([list(order).index(d) for d in range(5)])
+    t = tiles.Tiles.of(z)
+    assert t.LAST == (layout == "channels-last")
+    read_again = t.writers * t.blocks * t.programs * (t.COLUMNS if t.LAST else 1)
+    assert read_again <= 2 * z.numel() / 2  # of what is read and written
+    assert min(t.tiles * t.blocks, 2 * tiles.MULTIPROCESSORS) <= t.programs * t.blocks
 
 
 @pytest.mark.parametrize("count", [torch.tensor(3), torch.tensor([4.0])], ids=["int", "float"])

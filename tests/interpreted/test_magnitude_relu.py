@@ -59,7 +59,7 @@ def test_the_tiles_of_a_release():
 
 def test_more_partial_sums_than_are_added_up_at_once(monkeypatch):
     monkeypatch.setattr(tiles, "TILE", 16)
-    monkeypatch.setattr(tiles, "PROGRAMS", 40)
+    monkeypatch.setattr(tiles, "MULTIPROCESSORS", 40)
     relu((9, 5, 13), c="mean")
 
 

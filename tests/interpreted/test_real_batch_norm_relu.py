@@ -76,7 +76,7 @@ def test_the_tiles_of_a_release():
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels-last"])
 def test_more_partial_moments_than_are_added_up_at_once(channels_last, monkeypatch):
     monkeypatch.setattr(tiles, "TILE", 16)
-    monkeypatch.setattr(tiles, "PROGRAMS", 40)
+    monkeypatch.setattr(tiles, "MULTIPROCESSORS", 40)
     norm((18, 3, 2, 2) if channels_last else (34, 2, 3, 5), channels_last=channels_last, training=True)
 
 

@@ -1,6 +1,7 @@
 """How Triton kernels walk a feature in each of its dense layouts, and what a sum per channel needs: device code that
 rooms share. A tail is masked with ``other=``, an offset has 64 bits, half precision is read into float32."""
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -13,11 +14,11 @@ from ... import backend
 from ...planar import is_channels_last, is_interleaved
 
 TILE = 1024  # complex elements of a program's tile: 8 a thread, which 16-byte loads of half precision need
-CHANNELS = 128  # most channels of a tile where the channel is the fastest axis
+CHANNELS = 32  # most channels of a tile where the channel is the fastest axis: 64 bytes a row in half precision
 WARPS = 4
 OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": True}  # said aloud: a later Triton turns contraction off
 TOTALS = 16  # channels a program adds up, being neighbours, where adding up is a launch of its own
-PROGRAMS = 128  # most partial sums a channel: what every program of the second launch reads again
+MULTIPROCESSORS = 132  # where there is no GPU to ask: in the interpreter, and where nothing but a compiler runs
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Tiles:
     COLUMNS: int
     LAST: bool
     PAIRS: bool
+    multiprocessors: int  # of the GPU
 
     @classmethod
     def of(cls, z: Tensor) -> "Tiles":
@@ -49,55 +51,74 @@ class Tiles:
         pairs = is_interleaved(z)
         # [N, 2, C] is both: its only fast axis is the channel
         if not pairs and (is_channels_last(z) or s == 1):
-            return cls._by_column(n * s, c, 2 * c, c)
+            return cls._by_column(z, n * s, c, 2 * c, c)
         row, channel, part = (2 * c * s, 2 * s, 1) if pairs else (2 * c * s, s, c * s)
-        return cls._by_block(n, s, c, row, channel, part, pairs)
+        return cls._by_block(z, n, s, c, row, channel, part, pairs)
 
     @classmethod
     def of_real(cls, x: Tensor) -> "Tiles":
         """By channel, of a real feature ``[N, C, *]``."""
         n, c, s = x.shape[0], x.shape[1], math.prod(x.shape[2:])
         if s == 1 or not x.is_contiguous():
-            return cls._by_column(n * s, c, c, 0)
-        return cls._by_block(n, s, c, c * s, s, 0, False)
+            return cls._by_column(x, n * s, c, c, 0)
+        return cls._by_block(x, n, s, c, c * s, s, 0, False)
 
     @classmethod
     def of_samples(cls, z: Tensor) -> "Tiles":
         """By sample. Its channels and positions are one row; channels-last, its positions are rows."""
         n, c, s = _sizes(z)
         if is_channels_last(z):
-            return cls._by_block(s, c, n, 2 * c, 2 * c * s, c, False)
+            return cls._by_block(z, s, c, n, 2 * c, 2 * c * s, c, False)
         pairs = is_interleaved(z)
-        return cls._by_block(1, c * s, n, 0, 2 * c * s, 1 if pairs else c * s, pairs)
+        return cls._by_block(z, 1, c * s, n, 0, 2 * c * s, 1 if pairs else c * s, pairs)
 
     @classmethod
     def of_all(cls, z: Tensor) -> "Tiles":
         """One block of everything."""
         n, c, s = _sizes(z)
         if is_channels_last(z):
-            return cls._by_block(n * s, c, 1, 2 * c, 0, c, False)
+            return cls._by_block(z, n * s, c, 1, 2 * c, 0, c, False)
         if is_interleaved(z):
-            return cls._by_block(1, n * c * s, 1, 0, 0, 1, True)
-        return cls._by_block(n, c * s, 1, 2 * c * s, 0, c * s, False)
+            return cls._by_block(z, 1, n * c * s, 1, 0, 0, 1, True)
+        return cls._by_block(z, n, c * s, 1, 2 * c * s, 0, c * s, False)
 
     @classmethod
-    def _by_column(cls, rows, channels, row, part):
+    def _by_column(cls, z, rows, channels, row, part):
         COLUMNS = min(triton.next_power_of_2(max(channels, 1)), CHANNELS)
-        ROWS = TILE // COLUMNS
+        # twice a tile: as many threads then leave half the partial sums
+        ROWS = min(triton.next_power_of_2(max(rows, 1)), 2 * TILE // COLUMNS)
         tiles, blocks = triton.cdiv(rows, ROWS), triton.cdiv(channels, COLUMNS)
-        return cls(rows, channels, channels, row, 1, part, tiles, blocks, ROWS, COLUMNS, True, False)
+        forms = ROWS, COLUMNS, True, False
+        return cls(rows, channels, channels, row, 1, part, tiles, blocks, *forms, _multiprocessors(z))
 
     @classmethod
-    def _by_block(cls, rows, columns, blocks, row, block, part, pairs):
+    def _by_block(cls, z, rows, columns, blocks, row, block, part, pairs):
         COLUMNS = min(triton.next_power_of_2(max(columns, 1)), TILE)
         ROWS = min(triton.next_power_of_2(max(rows, 1)), TILE // COLUMNS)
         tiles = triton.cdiv(columns, COLUMNS) * triton.cdiv(rows, ROWS)
-        return cls(rows, columns, blocks, row, block, part, tiles, blocks, ROWS, COLUMNS, False, pairs)
+        forms = ROWS, COLUMNS, False, pairs
+        return cls(rows, columns, blocks, row, block, part, tiles, blocks, *forms, _multiprocessors(z))
 
     @property
     def programs(self) -> int:
-        """Programs a channel (or block) of a reduction: enough for a large GPU, few enough to be added up again."""
-        return min(self.tiles, PROGRAMS, max(1, triton.cdiv(2048, self.blocks)))
+        """Programs a channel (or block) of a reduction: enough for the GPU, few enough to be added up again.
+
+        Each program of the next launch adds up its channels'. Channels-last that is a row of up to ``CHANNELS`` from
+        each: from two a multiprocessor, on the largest GPU, as many bytes as a float32 tile that is read and written.
+        """
+        few, enough = (2, 4) if self.LAST else (4, 16)
+        return min(self.tiles, few * self.multiprocessors, triton.cdiv(enough * self.multiprocessors, self.blocks))
+
+    @property
+    def writers(self) -> int:
+        """Programs a channel (or block) of the launch after it. Where each reads such rows, as many as the GPU holds at
+        once, which then take further tiles; else one a tile, which reads one number from each."""
+        return min(self.tiles, triton.cdiv(4 * self.multiprocessors, self.blocks)) if self.LAST else self.tiles
+
+    @property
+    def options(self) -> dict:
+        """A thread has 8 elements; a small tile has fewer warps."""
+        return OPTIONS | {"num_warps": max(1, self.ROWS * self.COLUMNS // 256)}
 
     @property
     def count(self) -> int:
@@ -120,6 +141,15 @@ def register(schemas: dict, fakes: dict) -> None:
 
 
 _library = torch.library.Library("cvkernels_triton", "FRAGMENT")
+
+
+def _multiprocessors(z: Tensor) -> int:
+    return _multiprocessors_of(z.device) if z.is_cuda else MULTIPROCESSORS
+
+
+@functools.cache
+def _multiprocessors_of(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _sizes(z: Tensor) -> tuple[int, int, int]:
@@ -210,9 +240,9 @@ def store_sums(partial, k, c, channels, programs, sums, LAST: tl.constexpr):
 
 
 @triton.jit
-def add_up(partial, c, channels, programs, COLUMNS: tl.constexpr, LAST: tl.constexpr):
+def add_up(partial, c, channels, programs, ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr):
     """The sums of the channels c over all programs, in the same order for every program that asks."""
-    STEP: tl.constexpr = 16 if LAST else 32
+    STEP: tl.constexpr = ROWS if LAST else 32
     total = tl.zeros((STEP, COLUMNS) if LAST else (STEP,), tl.float32)
     for first in range(0, programs, STEP):
         at, here = partial_place(first + tl.arange(0, STEP), c, channels, programs, LAST)
@@ -253,10 +283,10 @@ def spread(value, LAST: tl.constexpr):
 
 
 @triton.jit
-def totals_kernel(partial, out, channels, programs, COLUMNS: tl.constexpr, LAST: tl.constexpr):
+def totals_kernel(partial, out, channels, programs, ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr):
     """The sums of every channel over all programs."""
     c = tile_channel(tl.program_id(0), COLUMNS, LAST)
-    store_channel(out, c, channels, add_up(partial, c, channels, programs, COLUMNS, LAST), LAST)
+    store_channel(out, c, channels, add_up(partial, c, channels, programs, ROWS, COLUMNS, LAST), LAST)
 
 
 def totals(partial: Tensor, channels: int, dtype: torch.dtype, last: bool) -> Tensor:
@@ -266,7 +296,7 @@ def totals(partial: Tensor, channels: int, dtype: torch.dtype, last: bool) -> Te
         return partial.view(channels)
     out = partial.new_empty(channels, dtype=dtype)
     grid = (triton.cdiv(channels, TOTALS) if last else channels,)
-    totals_kernel[grid](partial, out, channels, programs, COLUMNS=TOTALS, LAST=last, **OPTIONS)
+    totals_kernel[grid](partial, out, channels, programs, ROWS=TILE // TOTALS, COLUMNS=TOTALS, LAST=last, **OPTIONS)
     return out
 
 

@@ -11,8 +11,6 @@ import triton
 import triton.language as tl
 
 from ..common.triton_kernels import (
-    OPTIONS,
-    WARPS,
     Tiles,
     add_up,
     load_channel,
@@ -110,21 +108,22 @@ def magnitude_relu_forward_kernel(
     z, partial, mean, out, c, programs, per_count, rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """One tile; c the constant or, with ``partial``, the block's mean."""
-    tile = tl.program_id(0) // blocks
+    """Some tiles; c the constant or, with ``partial``, the block's mean."""
+    first = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
     if partial is not None:
         ch = tile_channel(block, COLUMNS, LAST)
-        average = add_up(partial, ch, channels, programs, COLUMNS, LAST) * per_count
-        if tile == 0:
+        average = add_up(partial, ch, channels, programs, ROWS, COLUMNS, LAST) * per_count
+        if first == 0:
             store_channel(mean, ch, channels, average, LAST)
         limit = spread(tl.where(average == 0.0, 1.0, average), LAST)
     else:
         limit = c
-    at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
-    re, im = load_parts(z, at, inside, part, PAIRS)
-    factor = relu_factor(re, im, limit)
-    store_parts(out, at, inside, part, re * factor, im * factor, PAIRS)
+    for tile in range(first, tiles, tl.num_programs(0) // blocks):
+        at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
+        re, im = load_parts(z, at, inside, part, PAIRS)
+        factor = relu_factor(re, im, limit)
+        store_parts(out, at, inside, part, re * factor, im * factor, PAIRS)
 
 
 @triton.jit
@@ -132,21 +131,23 @@ def magnitude_relu_backward_kernel(
     grad, z, partial, mean, grad_z, c, programs, per_count, rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr, DETACH: tl.constexpr,
 ):  # fmt: skip
-    """One tile; with ``mean`` c is the block's, and ``partial``, if given, has what flows back through it."""
-    tile = tl.program_id(0) // blocks
+    """Some tiles; with ``mean`` c is the block's, and ``partial``, if given, has what flows back through it."""
+    first = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
     ch = tile_channel(block, COLUMNS, LAST)
     limit = c if mean is None else limit_of(mean, ch, channels, LAST)
-    at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
-    re, im = load_parts(z, at, inside, part, PAIRS)
-    g_re, g_im = load_parts(grad, at, inside, part, PAIRS)
-    to_re, to_im = relu_backward(re, im, g_re, g_im, limit, DETACH)
     if partial is not None:
-        share = -add_up(partial, ch, channels, programs, COLUMNS, LAST) * per_count
-        more_re, more_im = along(re, im, spread(share, LAST))
-        to_re += more_re
-        to_im += more_im
-    store_parts(grad_z, at, inside, part, to_re, to_im, PAIRS)
+        share = spread(-add_up(partial, ch, channels, programs, ROWS, COLUMNS, LAST) * per_count, LAST)
+    for tile in range(first, tiles, tl.num_programs(0) // blocks):
+        at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
+        re, im = load_parts(z, at, inside, part, PAIRS)
+        g_re, g_im = load_parts(grad, at, inside, part, PAIRS)
+        to_re, to_im = relu_backward(re, im, g_re, g_im, limit, DETACH)
+        if partial is not None:
+            more_re, more_im = along(re, im, share)
+            to_re += more_re
+            to_im += more_im
+        store_parts(grad_z, at, inside, part, to_re, to_im, PAIRS)
 
 
 @triton.jit
@@ -220,18 +221,18 @@ def magnitude_relu_forward(z, c, reduce):
     with torch.cuda.device_of(z):
         if reduce == SAMPLE_CHANNEL:
             magnitude_relu_sample_forward_kernel[(z.shape[0] * t.blocks,)](
-                z, mean, out, z[0].numel(), 1.0 / t.count, **t.arguments(), **_options(t)
+                z, mean, out, z[0].numel(), 1.0 / t.count, **t.arguments(), **t.options
             )
             return out, mean
         partial = None
         if reduce != CONSTANT:
             partial = z.new_empty(t.programs, t.channels, dtype=torch.float32)
             magnitude_relu_sums_kernel[(t.programs * t.blocks,)](
-                None, z, None, partial, t.programs, **t.arguments(), **OPTIONS
+                None, z, None, partial, t.programs, **t.arguments(), **t.options
             )
-        magnitude_relu_forward_kernel[(t.tiles * t.blocks,)](
+        magnitude_relu_forward_kernel[(t.writers * t.blocks,)](
             z, partial, mean if reduce != CONSTANT else None, out, c, t.programs, 1.0 / t.count,
-            **t.arguments(), **OPTIONS,
+            **t.arguments(), **t.options,
         )  # fmt: skip
     return out, mean
 
@@ -246,18 +247,18 @@ def magnitude_relu_backward(grad, z, mean, c, reduce, detach_modulus):
         if reduce == SAMPLE_CHANNEL:
             magnitude_relu_sample_backward_kernel[(z.shape[0] * t.blocks,)](
                 grad, z, mean, grad_z, z[0].numel(), 1.0 / t.count, **t.arguments(), DETACH=detach_modulus,
-                **_options(t),
+                **t.options,
             )  # fmt: skip
             return grad_z
         partial = None
         if reduce != CONSTANT and not detach_modulus:
             partial = z.new_empty(t.programs, t.channels, dtype=torch.float32)
             magnitude_relu_sums_kernel[(t.programs * t.blocks,)](
-                grad, z, mean, partial, t.programs, **t.arguments(), **OPTIONS
+                grad, z, mean, partial, t.programs, **t.arguments(), **t.options
             )
-        magnitude_relu_backward_kernel[(t.tiles * t.blocks,)](
+        magnitude_relu_backward_kernel[(t.writers * t.blocks,)](
             grad, z, partial, mean if reduce != CONSTANT else None, grad_z, c, t.programs, 1.0 / t.count,
-            **t.arguments(), DETACH=detach_modulus, **OPTIONS,
+            **t.arguments(), DETACH=detach_modulus, **t.options,
         )  # fmt: skip
     return grad_z
 
@@ -267,11 +268,6 @@ def _walk(z, reduce) -> Tiles:
     if reduce in (CONSTANT, EVERYTHING):
         return Tiles.of_all(z)
     return Tiles.of(z[:1] if reduce == SAMPLE_CHANNEL else z)
-
-
-def _options(t: Tiles) -> dict:
-    """A program that has one row of a small map to do needs no more threads than it has elements."""
-    return OPTIONS | {"num_warps": max(1, min(WARPS, t.ROWS * t.COLUMNS // 256))}
 
 
 def _fake_forward(z, c, reduce):

@@ -11,7 +11,6 @@ import triton
 import triton.language as tl
 
 from ..common.triton_kernels import (
-    OPTIONS,
     Tiles,
     add_up,
     check_vectors,
@@ -35,22 +34,24 @@ MOMENTS = {"maxnreg": 96}  # left to itself ptxas spills two registers for the s
 
 @triton.jit
 def load_triples(partial, k, c, channels, programs, LAST: tl.constexpr):
-    """Counts, means and deviations of some programs k."""
+    """Counts, one a program, and means and deviations of some programs k."""
     at, here = partial_place(k, c, channels, programs, LAST)
     next = tl.cast(programs, tl.int64) * channels
-    count = tl.load(partial + at, mask=here, other=0.0)
-    mean = tl.load(partial + next + at, mask=here, other=0.0)
-    deviation = tl.load(partial + 2 * next + at, mask=here, other=0.0)
-    return here, count, mean, deviation
+    mean = tl.load(partial + at, mask=here, other=0.0)
+    deviation = tl.load(partial + next + at, mask=here, other=0.0)
+    count = tl.load(partial + 2 * next + k, mask=k < programs, other=0.0)
+    return here, count[:, None] if LAST else count, mean, deviation
 
 
 @triton.jit
-def moments_of(partial, c, channels, programs, per_count, COLUMNS: tl.constexpr, LAST: tl.constexpr):
+def moments_of(
+    partial, c, channels, programs, per_count, ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr
+):
     """Mean, less the pivot, and biased variance of the channels c. Means are taken from the first program's: a share of
     the data itself, it is never many standard deviations off, so nothing cancels."""
-    STEP: tl.constexpr = 16 if LAST else 32
+    STEP: tl.constexpr = ROWS if LAST else 32
     programs = tl.cast(programs, tl.int32)
-    first_mean = load_channel(partial + programs.to(tl.int64) * channels, c if LAST else c * programs, channels, LAST)
+    first_mean = load_channel(partial, c if LAST else c * programs, channels, LAST)
     shift = spread(first_mean, LAST)
     sums = tl.zeros((STEP, COLUMNS) if LAST else (STEP,), tl.float32)
     squares = tl.zeros((STEP, COLUMNS) if LAST else (STEP,), tl.float32)
@@ -86,7 +87,8 @@ def real_batch_norm_relu_moments_kernel(
     x, partial, programs, rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """Shares k of the three ``partial``: count, mean less the pivot, and squared deviations over the tiles k, ..."""
+    """Shares k of ``partial``: mean less the pivot, squared deviations and, once for all channels, the count of values
+    over the tiles k, k + programs, ..."""
     k = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
     ch = tile_channel(block, COLUMNS, LAST)
@@ -106,9 +108,10 @@ def real_batch_norm_relu_moments_kernel(
     off = mean - spread(average, LAST)
     deviation += count * off * off
     next = tl.cast(programs, tl.int64) * channels
-    store_partial(partial, k, ch, channels, programs, number, LAST)
-    store_partial(partial + next, k, ch, channels, programs, average, LAST)
-    store_sums(partial + 2 * next, k, ch, channels, programs, deviation, LAST)
+    store_partial(partial, k, ch, channels, programs, average, LAST)
+    store_sums(partial + next, k, ch, channels, programs, deviation, LAST)
+    if block == 0:
+        tl.store(partial + 2 * next + k, tl.max(number, 0) if LAST else number)  # a column past the last has none
 
 
 @triton.jit
@@ -118,18 +121,18 @@ def real_batch_norm_relu_forward_kernel(
     rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """One tile. With ``partial`` by the batch's moments, and then the running ones, if given, move towards them."""
-    tile = tl.program_id(0) // blocks
+    """Some tiles. With ``partial`` by the batch's moments, and then the running ones, if given, move towards them."""
+    first = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
     ch = tile_channel(block, COLUMNS, LAST)
     if partial is not None:
-        average, variance = moments_of(partial, ch, channels, programs, per_count, COLUMNS, LAST)
+        average, variance = moments_of(partial, ch, channels, programs, per_count, ROWS, COLUMNS, LAST)
         average += pivot_of(x, ch, channel, channels, LAST)
     else:
         average = load_channel(running_mean, ch, channels, LAST)
         variance = load_channel(running_var, ch, channels, LAST)
     r = 1.0 / tl.sqrt_rn(variance + eps)
-    if tile == 0:
+    if first == 0:
         store_channel(mean, ch, channels, average, LAST)
         store_channel(rstd, ch, channels, r, LAST)
         if partial is not None and running_mean is not None:
@@ -139,13 +142,16 @@ def real_batch_norm_relu_forward_kernel(
             before = load_channel(running_var, ch, channels, LAST)
             store_channel(running_var, ch, channels, before + rate * (variance * unbias - before), LAST)
     scale = r if weight is None else r * load_channel(weight, ch, channels, LAST)
-    at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
-    y = (load_real(x, at, inside) - spread(average, LAST)) * spread(scale, LAST)
     if bias is not None:
-        y += spread(load_channel(bias, ch, channels, LAST), LAST)
-    if residual is not None:
-        y += load_real(residual, at, inside)
-    tl.store(out + at, tl.where(y <= 0.0, 0.0, y).to(out.dtype.element_ty), mask=inside)
+        shift = load_channel(bias, ch, channels, LAST)
+    for tile in range(first, tiles, tl.num_programs(0) // blocks):
+        at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
+        y = (load_real(x, at, inside) - spread(average, LAST)) * spread(scale, LAST)
+        if bias is not None:
+            y += spread(shift, LAST)
+        if residual is not None:
+            y += load_real(residual, at, inside)
+        tl.store(out + at, tl.where(y <= 0.0, 0.0, y).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -177,29 +183,31 @@ def real_batch_norm_relu_backward_kernel(
     rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr, BATCH: tl.constexpr,
 ):  # fmt: skip
-    """One tile: dL/dx = rstd w (g - E[g] - x^ E[g x^]), without the means where the statistics were frozen."""
-    tile = tl.program_id(0) // blocks
+    """Some tiles: dL/dx = rstd w (g - E[g] - x^ E[g x^]), without the means where the statistics were frozen."""
+    first = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
     ch = tile_channel(block, COLUMNS, LAST)
     r = load_channel(rstd, ch, channels, LAST)
     alpha = r if weight is None else r * load_channel(weight, ch, channels, LAST)
-    at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
-    g = passed(grad, out, at, inside)
-    if grad_residual is not None:
-        tl.store(grad_residual + at, g.to(grad_residual.dtype.element_ty), mask=inside)
     if partial is not None:
-        along = add_up(partial, ch, channels, programs, COLUMNS, LAST)
+        along = add_up(partial, ch, channels, programs, ROWS, COLUMNS, LAST)
         next = tl.cast(programs, tl.int64) * channels
-        sums = add_up(partial + next, ch, channels, programs, COLUMNS, LAST)
+        sums = add_up(partial + next, ch, channels, programs, ROWS, COLUMNS, LAST)
         if grad_weight is not None:
-            if tile == 0:
+            if first == 0:
                 store_channel(grad_weight, ch, channels, along, LAST)
                 store_channel(grad_bias, ch, channels, sums, LAST)
+    if BATCH:
+        average = load_channel(mean, ch, channels, LAST)
+    for tile in range(first, tiles, tl.num_programs(0) // blocks):
+        at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
+        g = passed(grad, out, at, inside)
+        if grad_residual is not None:
+            tl.store(grad_residual + at, g.to(grad_residual.dtype.element_ty), mask=inside)
         if BATCH:
-            average = spread(load_channel(mean, ch, channels, LAST), LAST)
-            hat = (load_real(x, at, inside) - average) * spread(r, LAST)
+            hat = (load_real(x, at, inside) - spread(average, LAST)) * spread(r, LAST)
             g -= spread(sums * per_count, LAST) + hat * spread(along * per_count, LAST)
-    tl.store(grad_x + at, (g * spread(alpha, LAST)).to(grad_x.dtype.element_ty), mask=inside)
+        tl.store(grad_x + at, (g * spread(alpha, LAST)).to(grad_x.dtype.element_ty), mask=inside)
 
 
 # --- launchers --------------------------------------------------------------------------------------------------------
@@ -221,13 +229,13 @@ def real_batch_norm_relu_forward(
     with torch.cuda.device_of(x):
         partial = None
         if batch:
-            partial = x.new_empty(3, t.programs, t.channels, dtype=torch.float32)
+            partial = x.new_empty((2 * t.channels + 1) * t.programs, dtype=torch.float32)
             grid = (t.programs * t.blocks,)
-            real_batch_norm_relu_moments_kernel[grid](x, partial, t.programs, **t.arguments(), **OPTIONS | MOMENTS)
+            real_batch_norm_relu_moments_kernel[grid](x, partial, t.programs, **t.arguments(), **t.options | MOMENTS)
         running = (running_mean, running_var) if training or not batch else (None, None)
-        real_batch_norm_relu_forward_kernel[(t.tiles * t.blocks,)](
+        real_batch_norm_relu_forward_kernel[(t.writers * t.blocks,)](
             x, residual, weight, bias, *running, batches if training else None, partial, out, mean, rstd,
-            t.programs, 1.0 / t.count, t.count / max(1, t.count - 1), momentum, eps, **t.arguments(), **OPTIONS,
+            t.programs, 1.0 / t.count, t.count / max(1, t.count - 1), momentum, eps, **t.arguments(), **t.options,
         )  # fmt: skip
     return out, mean, rstd
 
@@ -246,11 +254,11 @@ def real_batch_norm_relu_backward(grad, out, x, weight, mean, rstd, training, ha
         if training or weight is not None:
             partial = x.new_empty(2, t.programs, t.channels, dtype=torch.float32)
             real_batch_norm_relu_backward_sums_kernel[(t.programs * t.blocks,)](
-                grad, out, x, mean, rstd, partial, t.programs, **t.arguments(), **OPTIONS
+                grad, out, x, mean, rstd, partial, t.programs, **t.arguments(), **t.options
             )
-        real_batch_norm_relu_backward_kernel[(t.tiles * t.blocks,)](
+        real_batch_norm_relu_backward_kernel[(t.writers * t.blocks,)](
             grad, out, x, weight, mean, rstd, partial, *given, t.programs, 1.0 / t.count,
-            **t.arguments(), BATCH=training, **OPTIONS,
+            **t.arguments(), BATCH=training, **t.options,
         )  # fmt: skip
     return grads
 

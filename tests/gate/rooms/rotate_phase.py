@@ -25,8 +25,8 @@ CASES = [
         Case(
             common.totals_kernel, "by channels, fp32" if last else "by angle, fp64",
             {"partial": "*fp32", "out": "*fp32" if last else "*fp64", "channels": "i32", "programs": "i32"}
-            | dict.fromkeys(("COLUMNS", "LAST"), "constexpr"),
-            {"COLUMNS": common.TOTALS, "LAST": last},
+            | dict.fromkeys(("ROWS", "COLUMNS", "LAST"), "constexpr"),
+            {"ROWS": common.TILE // common.TOTALS, "COLUMNS": common.TOTALS, "LAST": last},
         )
         for last in (False, True)
     ),

@@ -11,7 +11,6 @@ import triton
 import triton.language as tl
 
 from ..triton_kernels import (
-    OPTIONS,
     Tiles,
     add_up,
     check_vectors,
@@ -94,35 +93,37 @@ def norm_forward_kernel(
     rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """One tile. With ``partial`` by the batch's power, and then ``running``, if given, moves towards it; else by it."""
-    tile = tl.program_id(0) // blocks
+    """Some tiles. With ``partial`` by the batch's power, and then ``running``, if given, moves towards it; else by
+    it."""
+    first = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
     ch = tile_channel(block, COLUMNS, LAST)
     if partial is not None:
-        power = add_up(partial, ch, channels, programs, COLUMNS, LAST) * per_count
+        power = add_up(partial, ch, channels, programs, ROWS, COLUMNS, LAST) * per_count
     else:
         power = load_channel(running, ch, channels, LAST)
     r = 1.0 / tl.sqrt_rn(power + eps)
-    if tile == 0:
+    if first == 0:
         store_channel(rstd, ch, channels, r, LAST)
         if partial is not None and running is not None:
             rate = momentum if batches is None else 1.0 / tl.load(batches).to(tl.float32)
             before = load_channel(running, ch, channels, LAST)
             store_channel(running, ch, channels, before + rate * (power - before), LAST)
     scale = r if weight is None else r * load_channel(weight, ch, channels, LAST)
-    at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
-    re, im = load_parts(z, at, inside, part, PAIRS)
-    re *= spread(scale, LAST)
-    im *= spread(scale, LAST)
-    if residual is not None:
-        res_re, res_im = load_parts(residual, at, inside, part, PAIRS)
-        re += res_re
-        im += res_im
-    if c is not None:
-        factor = relu_factor(re, im, c)
-        re *= factor
-        im *= factor
-    store_parts(out, at, inside, part, re, im, PAIRS)
+    for tile in range(first, tiles, tl.num_programs(0) // blocks):
+        at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
+        re, im = load_parts(z, at, inside, part, PAIRS)
+        re *= spread(scale, LAST)
+        im *= spread(scale, LAST)
+        if residual is not None:
+            res_re, res_im = load_parts(residual, at, inside, part, PAIRS)
+            re += res_re
+            im += res_im
+        if c is not None:
+            factor = relu_factor(re, im, c)
+            re *= factor
+            im *= factor
+        store_parts(out, at, inside, part, re, im, PAIRS)
 
 
 @triton.jit
@@ -151,28 +152,29 @@ def norm_backward_kernel(
     rows, columns, channels, row, channel, part, tiles, blocks,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, LAST: tl.constexpr, PAIRS: tl.constexpr, BATCH: tl.constexpr,
 ):  # fmt: skip
-    """One tile: dL/dv, and dL/dz = rstd w (dL/dv - x E[Re(conj(x) dL/dv)]), without the mean where it was frozen."""
-    tile = tl.program_id(0) // blocks
+    """Some tiles: dL/dv, and dL/dz = rstd w (dL/dv - x E[Re(conj(x) dL/dv)]), without the mean where it was frozen."""
+    first = tl.program_id(0) // blocks
     block = tl.program_id(0) % blocks
     ch = tile_channel(block, COLUMNS, LAST)
     r = load_channel(rstd, ch, channels, LAST)
     alpha = r if weight is None else r * load_channel(weight, ch, channels, LAST)
-    at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
-    v_re, v_im, y_re, y_im, root = arriving(grad, out, at, inside, part, c, PAIRS)
-    to_re, to_im = spread(alpha, LAST) * v_re, spread(alpha, LAST) * v_im
     if partial is not None:
-        total = add_up(partial, ch, channels, programs, COLUMNS, LAST)
+        total = add_up(partial, ch, channels, programs, ROWS, COLUMNS, LAST)
         if grad_weight is not None:
-            if tile == 0:
+            if first == 0:
                 store_channel(grad_weight, ch, channels, total, LAST)
+        beta = -alpha * (total * per_count)
+    for tile in range(first, tiles, tl.num_programs(0) // blocks):
+        at, inside = tile_place(tile, block, rows, columns, row, channel, ROWS, COLUMNS, LAST, PAIRS)
+        v_re, v_im, y_re, y_im, root = arriving(grad, out, at, inside, part, c, PAIRS)
+        to_re, to_im = spread(alpha, LAST) * v_re, spread(alpha, LAST) * v_im
         if BATCH:
             x_re, x_im = normalised(z, residual, y_re, y_im, root, at, inside, part, spread(r, LAST), PAIRS)
-            beta = spread(-alpha * (total * per_count), LAST)
-            to_re += beta * x_re
-            to_im += beta * x_im
-    store_parts(grad_z, at, inside, part, to_re, to_im, PAIRS)
-    if grad_residual is not None:
-        store_parts(grad_residual, at, inside, part, v_re, v_im, PAIRS)
+            to_re += spread(beta, LAST) * x_re
+            to_im += spread(beta, LAST) * x_im
+        store_parts(grad_z, at, inside, part, to_re, to_im, PAIRS)
+        if grad_residual is not None:
+            store_parts(grad_residual, at, inside, part, v_re, v_im, PAIRS)
 
 
 # --- launchers --------------------------------------------------------------------------------------------------------
@@ -182,7 +184,7 @@ def power_sums(z) -> tuple[torch.Tensor, Tiles]:
     """Partial sums of |z|^2 (`store_partial`), and the walk that made them."""
     t = Tiles.of(z)
     partial = z.new_empty(t.programs, t.channels, dtype=torch.float32)
-    power_sums_kernel[(t.programs * t.blocks,)](z, partial, t.programs, **t.arguments(), **OPTIONS)
+    power_sums_kernel[(t.programs * t.blocks,)](z, partial, t.programs, **t.arguments(), **t.options)
     return partial, t
 
 
@@ -199,9 +201,9 @@ def norm_forward(z, running_power, weight, residual, batches, training, momentum
         # sums that are known are the partial sums of a single program
         partial, t = (sums, Tiles.of(z)) if sums is not None or not batch else power_sums(z)
         running = running_power if training or not batch else None
-        norm_forward_kernel[(t.tiles * t.blocks,)](
+        norm_forward_kernel[(t.writers * t.blocks,)](
             z, residual, weight, running, batches if training else None, partial, out, rstd,
-            t.programs if sums is None else 1, 1.0 / t.count, momentum, eps, c, **t.arguments(), **OPTIONS,
+            t.programs if sums is None else 1, 1.0 / t.count, momentum, eps, c, **t.arguments(), **t.options,
         )  # fmt: skip
     return out, rstd
 
@@ -219,12 +221,12 @@ def norm_backward(grad, out, z, weight, residual, rstd, training, c=None):
         if training or weight is not None:
             partial = grad.new_empty(t.programs, t.channels, dtype=torch.float32)
             norm_backward_sums_kernel[(t.programs * t.blocks,)](
-                grad, out, z, residual, rstd, partial, t.programs, c, **t.arguments(), **OPTIONS
+                grad, out, z, residual, rstd, partial, t.programs, c, **t.arguments(), **t.options
             )
-        norm_backward_kernel[(t.tiles * t.blocks,)](
+        norm_backward_kernel[(t.writers * t.blocks,)](
             grad, out, z, weight, residual, rstd, partial,
             grad_z, grad_residual if residual is not None else None, grad_weight if weight is not None else None,
-            t.programs, 1.0 / t.count, c, **t.arguments(), BATCH=training, **OPTIONS,
+            t.programs, 1.0 / t.count, c, **t.arguments(), BATCH=training, **t.options,
         )  # fmt: skip
     return grads
 
