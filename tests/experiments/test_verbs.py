@@ -24,7 +24,8 @@ def training(root, form="complex", *changes, network="lenet"):
 
 
 def attacking(root, run, *more):
-    return ["attack", str(run), "--device", "cpu", "--runs", str(root), *more]
+    tiny = [part for change in TINY[3:] for part in ("--set", change)]  # a network's run does not hold its attackers'
+    return ["attack", str(run), "--device", "cpu", "--runs", str(root), *tiny, *more]
 
 
 @pytest.fixture(scope="module")
