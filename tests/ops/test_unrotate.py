@@ -6,7 +6,7 @@ import torch
 import cvkernels.functional as F
 from tests.close import assert_close
 
-from .harness import ODD, compare, wide
+from .harness import COMPLEX, ODD, PLANAR, compare, wide
 from .suite import KernelSuite, form
 
 OP = "unrotate"
@@ -74,3 +74,14 @@ def test_a_nan_angle_spoils_its_own_reading_only(backend):
 def test_one_angle_or_k_angles_a_sample(shape):
     with pytest.raises(ValueError, match="`theta` must be .3. or .3, K., one angle a sample"):
         F.unrotate(torch.zeros(3, 2, 4), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last", "complex"])
+@pytest.mark.parametrize("size", [(2, 0), (0, 3), (0, 0)], ids=str)
+def test_no_readings_at_all(backend, size, layout):
+    h = torch.randn(size[0], 2, 3, 4, 4, device=backend.device, requires_grad=True)
+    theta = torch.zeros(size, device=backend.device, requires_grad=True)
+    y = F.unrotate((PLANAR | COMPLEX)[layout](h), theta)
+    assert y.shape == (*size, 3, 4, 4)
+    of_h, of_theta = torch.autograd.grad(y.sum(), (h, theta))
+    assert of_h.shape == h.shape and not of_h.any() and of_theta.shape == size
