@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .. import check
@@ -61,6 +62,7 @@ class Pack:
     """A block weight and what it was made of: nothing else may be computed with it.
 
     torch's fused optimisers change a parameter and not its version (2.14), so a step of any optimiser ends every pack.
+    An inference tensor has no version, so a pack of such never holds; one made in inference mode holds there alone.
     """
 
     def __init__(self, block: Tensor, re: Tensor, im: Tensor):
@@ -69,16 +71,20 @@ class Pack:
             register_optimizer_step_post_hook(_stepped)
         self.block, self._at_step = block, _steps
         # aliases: while they live no other tensor can have this address
-        self._made_of = tuple((w.detach(), w._version) for w in (re, im))
+        self._made_of = tuple((w.detach(), None if w.is_inference() else w._version) for w in (re, im))
 
     def holds(self, re: Tensor, im: Tensor) -> bool:
-        """Whether these are the parameters it was made of, unchanged, and gradients reach them where they should."""
+        """Whether these are the parameters it was made of, unchanged, and gradients and tangents reach them where they
+        should."""
         wanted = torch.is_grad_enabled() and (re.requires_grad or im.requires_grad)
         return (
             self._at_step == _steps
             and (not wanted or self.block.requires_grad)
+            and forward_ad._current_level < 0  # a dual tensor has the address and the version of its primal
+            and not (self.block.is_inference() and torch.is_grad_enabled())
             and all(
-                w._version == version
+                not w.is_inference()
+                and w._version == version
                 and w.data_ptr() == was.data_ptr()
                 and (w.dtype, w.device) == (was.dtype, was.device)
                 for w, (was, version) in zip((re, im), self._made_of, strict=True)

@@ -6,7 +6,9 @@ import io
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
+import cvkernels.functional as F
 import cvkernels.nn as cnn
 from cvkernels import use_conv_form
 from tests.close import assert_close
@@ -123,3 +125,40 @@ def test_compiled_networks_make_their_own():
 def test_nothing_to_pack():
     model = nn.Sequential(cnn.MagnitudeReLU())
     assert cnn.pack_weights(model) is model
+
+
+def test_parameters_of_inference_mode_have_no_version_to_trust():
+    with torch.inference_mode():
+        model = network()
+        cnn.pack_weights(model)
+        assert not used(model[0])
+        before = model(Z)
+        model[0].weight_re.mul_(2)
+        assert not torch.equal(model(Z), before)
+
+
+def test_a_pack_made_in_inference_mode_serves_there_alone():
+    model = network().requires_grad_(False)
+    with torch.inference_mode():
+        cnn.pack_weights(model)
+        assert used(model[0])
+    assert not used(model[0])
+    z = Z.clone().requires_grad_()
+    model(z).sum().backward()
+    assert z.grad.isfinite().all()
+
+
+def test_a_tangent_of_packed_weights_is_not_dropped():
+    layer = cnn.ComplexLinear(3, 2).requires_grad_(False)
+    cnn.pack_weights(layer)
+    z, tangents = torch.randn(2, 2, 3), [torch.randn(2, 3) for _ in range(2)]
+    with forward_ad.dual_level():
+        pairs = zip(("weight_re", "weight_im"), tangents, strict=True)
+        dual = {name: forward_ad.make_dual(getattr(layer, name), t) for name, t in pairs}
+        _, got = forward_ad.unpack_dual(torch.func.functional_call(layer, dual, (z,)))
+    assert_close(got, F.linear(z, tuple(tangents)))
+    conv = cnn.ComplexConv2d(3, 2, 1).requires_grad_(False)
+    cnn.pack_weights(conv)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="forward mode AD"):
+        dual = {"weight_re": forward_ad.make_dual(conv.weight_re, torch.ones_like(conv.weight_re))}
+        torch.func.functional_call(conv, dual, (torch.randn(2, 2, 3, 4, 4),))
