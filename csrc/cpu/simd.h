@@ -12,14 +12,7 @@
 #include "../common/shape.h"
 #include "../common/wide.h"
 #include "bfloat16.h"
-
-// Without -fno-math-errno a square root keeps its loop scalar, and a clone then only costs its indirect call.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-#define CVK_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#else
-#define CVK_CLONES
-#endif
-#define CVK_SIMD _Pragma("omp simd")
+#include "clones.h"
 
 namespace cvk {
 
