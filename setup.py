@@ -3,6 +3,7 @@
 
 CVKERNELS_CUDA=auto|0|1    auto: CUDA kernels where nvcc fits torch's CUDA, else CPU only and one line that says so
 TORCH_CUDA_ARCH_LIST       architectures; else the visible GPU's, else the release list
+CVKERNELS_CXXFLAGS         flags for the CPU kernels after the build's own: -march=native or, for a quick build, -O0
 MAX_JOBS                   parallel compiler processes
 """
 
@@ -117,6 +118,7 @@ def extensions():
         "-fno-trapping-math",
         "-fopenmp-simd",
         "-ffp-contract=fast",
+        *os.environ.get("CVKERNELS_CXXFLAGS", "").split(),
     ]
     macros = [
         ("TORCH_TARGET_VERSION", "0x020b000000000000"),  # 2.11: one library for it and every later torch
