@@ -19,7 +19,7 @@ ELSEWHERE = (
 )  # fmt: skip
 OPS = (
     "batch_norm_relu", "magnitude_batch_norm", "magnitude_max_pool2d", "magnitude_power", "magnitude_relu",
-    "pack_weights", "real_batch_norm_relu", "rotate", "rotate_phase", "unrotate",
+    "not_finite", "pack_weights", "real_batch_norm_relu", "rotate", "rotate_phase", "unrotate",
 )  # fmt: skip
 pytestmark = pytest.mark.slow
 

@@ -35,7 +35,8 @@ CVK_INLINE T relu_factor(T re, T im, limit_t<T> c) {
   return power < c.square ? factor : T(1);
 }
 
-// dL/dv from dL/dy = g, given v:  |v| <  c:  (|v| g + Re(conj(u) g) v) / c with u = v / |v|, and 0 at v = 0.
+// dL/dv from dL/dy = g, given v:  |v| <  c:  (|v| g + Re(conj(u) g) v) / c with u = v / |v|, and 0 at v = 0. Else g
+// itself, chosen and not added to by 0 v: v may be infinite there.
 template <class T>
 CVK_INLINE Complex<T> relu_backward(T re, T im, T g_re, T g_im, limit_t<T> c, bool detach) {
   const T power = re * re + im * im;
@@ -43,9 +44,8 @@ CVK_INLINE Complex<T> relu_backward(T re, T im, T g_re, T g_im, limit_t<T> c, bo
   const T modulus = std::sqrt(power);
   const T inverse = power > T(0) ? T(1) / modulus : T(0);
   const T dot = (re * inverse) * g_re + (im * inverse) * g_im;
-  const T keep = inside ? modulus * c.inverse : T(1);
-  const T turn = inside && !detach ? dot * c.inverse : T(0);
-  return {keep * g_re + turn * re, keep * g_im + turn * im};
+  const T keep = modulus * c.inverse, turn = detach ? T(0) : dot * c.inverse;
+  return {inside ? keep * g_re + turn * re : g_re, inside ? keep * g_im + turn * im : g_im};
 }
 
 // The same from y, what came out (KERNELS: y = v |v| / c inside, so |v| = sqrt(c |y|)).
@@ -64,9 +64,9 @@ CVK_INLINE Gate<T> gate_from_output(T y_re, T y_im, T g_re, T g_im, limit_t<T> c
   const T back = gate > T(0) ? T(1) / gate : T(0);
   const T inverse = (back * back) * c.inverse;  // 1 / |y|
   const T u_re = y_re * inverse, u_im = y_im * inverse;
-  const T dot = inside ? u_re * g_re + u_im * g_im : T(0);
-  const T keep = inside ? gate : T(1);
-  return {{keep * (g_re + dot * u_re), keep * (g_im + dot * u_im)}, inside ? back : T(1)};
+  const T dot = u_re * g_re + u_im * g_im;
+  return {{inside ? gate * (g_re + dot * u_re) : g_re, inside ? gate * (g_im + dot * u_im) : g_im},
+          inside ? back : T(1)};
 }
 
 // v from y alone.

@@ -1,15 +1,12 @@
 // What the rotations share: cosine and sine of each sample's angle, and the gradient with respect to it.
 #pragma once
 
-#include <cmath>
-
-#include "../common/modulus.h"
+#include "../common/rotation.h"
 #include "simd.h"
 
 namespace cvk {
 
-// e^{i theta} of every angle, computed in double: 6.2 rad in a narrower type is already a different angle. T is float
-// or double.
+// e^{i theta} of every angle. T is float or double.
 template <class T>
 std::vector<Complex<T>> turns_of(const Tensor& theta) {
   std::vector<Complex<T>> turns(static_cast<size_t>(theta.numel()));
@@ -17,8 +14,7 @@ std::vector<Complex<T>> turns_of(const Tensor& theta) {
   STD_TORCH_CHECK(wide || theta.scalar_type() == torch::headeronly::ScalarType::Float,
                   "theta must be float32 or float64");
   for (size_t k = 0; k < turns.size(); ++k) {
-    const double t = wide ? data<double>(theta)[k] : static_cast<double>(data<float>(theta)[k]);
-    turns[k] = {static_cast<T>(std::cos(t)), static_cast<T>(std::sin(t))};
+    turns[k] = turn_of<T>(wide ? data<double>(theta)[k] : static_cast<double>(data<float>(theta)[k]));
   }
   return turns;
 }
@@ -32,7 +28,7 @@ CVK_CLONES double cross(const T* re, const T* im, const T* g_re, const T* g_im, 
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < b.count; ++i) {
       const A x = re[i * STEP], y = im[i * STEP], p = g_re[i * STEP], q = g_im[i * STEP];
-      sum += x * q - y * p;
+      sum += turn_slope(x, y, p, q);
     }
     re += b.stride, im += b.stride, g_re += b.stride, g_im += b.stride;
   }

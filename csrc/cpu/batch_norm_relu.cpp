@@ -106,7 +106,8 @@ CVK_CLONES void dot_lines(W, Residual, Kept, Read<T> from, Lines lines, const wi
 }
 
 // out = alpha gate + beta x, and the gate itself where there is a residual: that is its gradient. The gate is worked
-// out again rather than kept by the first pass, which would be read back rounded to a narrow type.
+// out again rather than kept by the first pass, which would be read back rounded to a narrow type. beta is 0 where the
+// statistics were frozen, and then an infinite x has no part in it.
 template <class T, class W, class Residual, class Kept>
 CVK_CLONES void combine_lines(W, Residual, Kept, Read<T> from, T* out, T* gate, Lines lines, const wide_t<T>* rstd,
                               Limit<wide_t<T>> c, const wide_t<T>* alpha, const wide_t<T>* beta) {
@@ -118,8 +119,8 @@ CVK_CLONES void combine_lines(W, Residual, Kept, Read<T> from, T* out, T* gate, 
       const int64_t k = at + i * W::step;
       const auto p = pull<Residual, Kept>(from, k, rstd[i * W::channel], c);
       const A a = alpha[i * W::channel], b = beta[i * W::channel];
-      out[k] = a * p.gate.re + b * p.x.re;
-      out[k + from.part] = a * p.gate.im + b * p.x.im;
+      out[k] = a * p.gate.re + (b == A(0) ? A(0) : b * p.x.re);
+      out[k + from.part] = a * p.gate.im + (b == A(0) ? A(0) : b * p.x.im);
       if constexpr (Residual::value) {
         gate[k] = p.gate.re;
         gate[k + from.part] = p.gate.im;

@@ -120,6 +120,7 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor z, std::optional<Tensor>
         },
         [&](auto walk, Lines lines, const A* r, const A* alpha, const A* beta) {
           const int64_t re = lines.first, im = re + v.part;
+          if (!training) return scale_lines(walk, g + re, g + im, to + re, to + im, lines, alpha);
           combine_lines(walk, in + re, in + im, g + re, g + im, to + re, to + im, lines, r, alpha, beta);
         });
     store_channels(sums, grad_weight);

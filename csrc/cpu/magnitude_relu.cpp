@@ -3,7 +3,7 @@
 
 #include <tuple>
 
-#include "../common/modulus.h"
+#include "../common/mean_modulus.h"
 #include "simd.h"
 
 namespace cvk {
@@ -40,7 +40,7 @@ CVK_CLONES void backward_runs(const T* re, const T* im, const T* g_re, const T* 
 
 // c is a mean: sums over one plane, of its moduli and of dL/dc's terms
 template <class T>
-CVK_CLONES double modulus_sum(const T* re, const T* im, int64_t count) {
+CVK_CLONES double plain_modulus_sum(const T* re, const T* im, int64_t count) {
   double sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < count; ++i) {
@@ -50,16 +50,23 @@ CVK_CLONES double modulus_sum(const T* re, const T* im, int64_t count) {
   return sum;
 }
 
+// An overflow of any square shows in the sum, and what underflows is nothing beside a mean that is far from it.
 template <class T>
-CVK_CLONES double threshold_sum(const T* re, const T* im, const T* g_re, const T* g_im, int64_t count,
-                                Limit<wide_t<T>> c) {
-  using A = wide_t<T>;
+double modulus_sum(const T* re, const T* im, int64_t count) {
+  double sum = plain_modulus_sum(re, im, count);
+  if (std::isfinite(sum) && sum > 1e-12 * static_cast<double>(count)) return sum;
+  sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += modulus_of<double>(re[i], im[i]);
+  return sum;
+}
+
+template <class T>
+CVK_CLONES double slope_sum(const T* re, const T* im, const T* g_re, const T* g_im, int64_t count, Limit<wide_t<T>> c) {
   double sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < count; ++i) {
-    const A r = re[i], m = im[i], p = g_re[i], q = g_im[i], power = r * r + m * m;
-    const A term = (r * p + m * q) * (std::sqrt(power) * c.inverse) * c.inverse;
-    sum -= power < c.square ? term : A(0);
+    const wide_t<T> r = re[i], m = im[i], p = g_re[i], q = g_im[i];
+    sum += limit_slope(r, m, p, q, c);
   }
   return sum;
 }
@@ -67,15 +74,13 @@ CVK_CLONES double threshold_sum(const T* re, const T* im, const T* g_re, const T
 // What every element has from the mean that it is a part of, and its own gradient with it: one store, one rounding.
 template <class T>
 CVK_CLONES void mean_backward_run(const T* re, const T* im, const T* g_re, const T* g_im, T* out_re, T* out_im,
-                                  int64_t count, Limit<wide_t<T>> c, wide_t<T> share) {
-  using A = wide_t<T>;
+                                  int64_t count, Limit<wide_t<T>> c, wide_t<T> share, bool detach) {
   CVK_SIMD
   for (int64_t i = 0; i < count; ++i) {
-    const A r = re[i], m = im[i], p = g_re[i], q = g_im[i], power = r * r + m * m;
-    const auto g = relu_backward(r, m, p, q, c, false);
-    const A along = power > A(0) ? share / std::sqrt(power) : A(0);
-    out_re[i] = g.re + along * r;
-    out_im[i] = g.im + along * m;
+    const wide_t<T> r = re[i], m = im[i], p = g_re[i], q = g_im[i];
+    const auto g = relu_mean_backward(r, m, p, q, c, share, detach);
+    out_re[i] = g.re;
+    out_im[i] = g.im;
   }
 }
 
@@ -166,27 +171,18 @@ Tensor backward(Tensor grad, Tensor z, Tensor mean, double c, int64_t reduce, bo
     const A* table = data<A>(mean);
     std::vector<double> folded;
     if (!detach) {
-      std::vector<double> sums(static_cast<size_t>(v.n * v.c), 0.0);
+      std::vector<double> sums(static_cast<size_t>(v.n * v.c));
       for_planes(v, [&](int64_t p, int64_t re) {
         const int64_t im = re + v.part;
-        const A limit = table[entry(p, v.c, reduce)];
-        if (limit > A(0)) sums[p] = threshold_sum<T>(in + re, in + im, g + re, g + im, v.s, limit);
+        sums[p] = slope_sum<T>(in + re, in + im, g + re, g + im, v.s, table[entry(p, v.c, reduce)]);
       });
       folded = fold(sums, v, reduce);
     }
     const double count = group_size(v, folded.size());
     for_planes(v, [&](int64_t p, int64_t re) {
       const int64_t im = re + v.part, group = entry(p, v.c, reduce);
-      const A limit = table[group];
-      if (!(limit > A(0))) {  // a mean of zero: every element is zero, and so is its gradient
-        std::fill_n(to + re, v.s, T{});
-        std::fill_n(to + im, v.s, T{});
-      } else if (detach) {
-        backward_runs<T, 1>(in + re, in + im, g + re, g + im, to + re, to + im, Block{1, v.s, 0}, limit, true);
-      } else {
-        const A share = static_cast<A>(folded[group] / count);
-        mean_backward_run<T>(in + re, in + im, g + re, g + im, to + re, to + im, v.s, limit, share);
-      }
+      const A share = detach ? A(0) : static_cast<A>(folded[group] / count);
+      mean_backward_run<T>(in + re, in + im, g + re, g + im, to + re, to + im, v.s, table[group], share, detach);
     });
   });
   return out;

@@ -5,6 +5,7 @@
 // some thousand times larger.
 #pragma once
 
+#include "../common/norm.h"
 #include "channels.h"
 
 namespace cvk {
@@ -42,20 +43,19 @@ inline void check_real(const Tensor& x, const Planar& v, const Tensor& like, con
   STD_TORCH_CHECK(x.scalar_type() == like.scalar_type(), name, " must have the dtype of the feature it is read with");
 }
 
-struct Moments {
+struct ChannelMoments {
   std::vector<double> mean, square;  // per channel: the mean, the sum of squared distances from it
   double count = 0;
 
-  explicit Moments(int64_t channels) : mean(static_cast<size_t>(channels), 0.0), square(mean.size(), 0.0) {}
+  explicit ChannelMoments(int64_t channels) : mean(static_cast<size_t>(channels), 0.0), square(mean.size(), 0.0) {}
 
   void join(const double* other_mean, const double* other_square, double other_count) {
-    const double both = count + other_count;
     for (size_t c = 0; c < mean.size(); ++c) {
-      const double apart = other_mean[c] - mean[c];
-      square[c] += other_square[c] + apart * apart * (count / both * other_count);
-      mean[c] += apart * (other_count / both);
+      Moments<double> both{count, mean[c], square[c]};
+      both.add({other_count, other_mean[c], other_square[c]});
+      mean[c] = both.mean, square[c] = both.squares;
     }
-    count = both;
+    count += other_count;
   }
 };
 
@@ -110,17 +110,17 @@ void piece_moments(int64_t channels, double count, double* mean, double* square,
 }
 
 // The moments of the channels from those of a widened feature's.
-inline Moments narrowed(const Moments& wide, int64_t channels) {
-  Moments all(channels);
+inline ChannelMoments narrowed(const ChannelMoments& wide, int64_t channels) {
+  ChannelMoments all(channels);
   if (wide.count == 0) return all;
   for (size_t at = 0; at < wide.mean.size(); at += channels) all.join(&wide.mean[at], &wide.square[at], wide.count);
   return all;
 }
 
 template <class T>
-Moments moments_of(const Planar& v, const T* x) {
+ChannelMoments moments_of(const Planar& v, const T* x) {
   using A = wide_t<T>;
-  Moments all(v.c);
+  ChannelMoments all(v.c);
   if (v.values() == 0) return all;
   const bool last = v.layout == Layout::channels_last;
   const int64_t unit = last ? ROW_BLOCK : SAMPLE_BLOCK, items = last ? v.n * v.s : v.n;  // rows or samples

@@ -1,6 +1,7 @@
 // What the magnitude norms share: the running power, the pass that normalises and its backward.
 #pragma once
 
+#include "../common/norm.h"
 #include "channels.h"
 
 namespace cvk {
@@ -33,12 +34,12 @@ A channel_rstd(const Running& running, double rate, int64_t c, double sum, doubl
     mean = sum / count;
     if (running.training && running.power) {
       A& kept = data<A>(*running.power)[c];
-      kept = static_cast<A>(kept + rate * (static_cast<A>(mean) - kept));
+      kept = static_cast<A>(moved<double>(kept, static_cast<A>(mean), rate));
     }
   } else {
     mean = data<A>(*running.power)[c];
   }
-  return static_cast<A>(1.0 / std::sqrt(mean + eps));
+  return static_cast<A>(rstd_of(mean, eps));
 }
 
 inline void check_norm(const Tensor& z, const Planar& v, const Running& running, const std::optional<Tensor>& weight) {
@@ -96,8 +97,8 @@ std::vector<wide_t<T>> normalise_backward(const Planar& v, const wide_t<T>* rstd
   std::vector<A> alpha(static_cast<size_t>(v.c)), beta(alpha.size()), grad_weight(alpha.size());
   const auto settle = [&](int64_t c, double sum) {
     grad_weight[c] = static_cast<A>(sum);
-    alpha[c] = weight ? rstd[c] * scale[c] : rstd[c];
-    beta[c] = batch ? static_cast<A>(-alpha[c] * (sum / count)) : A(0);
+    const auto slopes = slopes_of<double>(rstd[c], weight ? scale[c] : A(1), sum, count, batch);
+    alpha[c] = static_cast<A>(slopes.alpha), beta[c] = static_cast<A>(slopes.beta);
   };
   const bool sums_wanted = batch || weight;
   with_walk(v, [&](auto walk) {

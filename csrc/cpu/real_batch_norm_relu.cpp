@@ -22,7 +22,7 @@ CVK_CLONES void forward_lines(W, const T* x, const T* residual, T* out, Lines li
       const A value = x[at + i], more = extra[at + i];
       const A normed = (value - mean[i * W::channel]) * scale[i * W::channel] + offset[i * W::channel];
       const A y = kept > A(0) ? normed + more : normed;
-      out[at + i] = y < A(0) ? A(0) : y;  // NaN passes
+      out[at + i] = relu(y);
     }
     mean += lines.advance, scale += lines.advance, offset += lines.advance;
   }
@@ -60,7 +60,8 @@ CVK_CLONES void sum_lines(W, Read<T> from, Lines lines, const wide_t<T>* mean, c
   }
 }
 
-// dL/dx = alpha g + beta (x - mean) + gamma, and g itself for the residual
+// dL/dx = alpha g + beta (x - mean) + gamma, and g itself for the residual. beta 0: frozen statistics, and an infinite
+// x has no part in it.
 template <class T, class W>
 CVK_CLONES void combine_lines(W, Read<T> from, T* out, T* residual, Lines lines, const wide_t<T>* mean,
                               const wide_t<T>* alpha, const wide_t<T>* beta, const wide_t<T>* gamma) {
@@ -72,7 +73,7 @@ CVK_CLONES void combine_lines(W, Read<T> from, T* out, T* residual, Lines lines,
       const A y = from.y[at + i], given = from.g[at + i], x = from.x[at + i];
       const A g = y <= A(0) ? A(0) : given;
       const int64_t c = i * W::channel;
-      out[at + i] = alpha[c] * g + (beta[c] * (x - mean[c]) + gamma[c]);
+      out[at + i] = alpha[c] * g + ((beta[c] == A(0) ? A(0) : beta[c] * (x - mean[c])) + gamma[c]);
     }
     if (residual) {
       CVK_SIMD
@@ -122,11 +123,11 @@ std::tuple<Tensor, Tensor, Tensor> forward(Tensor x, std::optional<Tensor> runni
         average = data<A>(*running_mean)[c], variance = data<A>(*running_var)[c];
       } else if (training && running_mean) {
         A &kept = data<A>(*running_mean)[c], &spread = data<A>(*running_var)[c];
-        kept = static_cast<A>(kept + rate * (average - kept));
-        spread = static_cast<A>(spread + rate * (square / (count - 1) - spread));  // unbiased, as torch keeps it
+        kept = static_cast<A>(moved<double>(kept, average, rate));
+        spread = static_cast<A>(moved<double>(spread, square / (count - 1), rate));  // unbiased, as torch keeps it
       }
       m[c] = static_cast<A>(average);
-      r[c] = static_cast<A>(1.0 / std::sqrt(variance + eps));
+      r[c] = static_cast<A>(rstd_of(variance, eps));
       scale[c] *= r[c];
     };
     const auto write = [&](auto walk, Lines lines, const A* mean, const A* scale, const A* offset) {
@@ -141,7 +142,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(Tensor x, std::optional<Tensor> runni
       });
       return;
     }
-    const Moments moments = batch ? narrowed(moments_of(wide, in), v.c) : Moments(v.c);
+    const ChannelMoments moments = batch ? narrowed(moments_of(wide, in), v.c) : ChannelMoments(v.c);
     for (int64_t c = 0; c < v.c; ++c) settle(c, moments.mean[c], moments.square[c]);
     const auto means = repeated(m, v, wide), scales = repeated(scale.data(), v, wide);
     const auto offsets = repeated(offset.data(), v, wide);

@@ -9,26 +9,28 @@ namespace cvk {
 namespace {
 
 template <class T>
-CVK_CLONES void forward_runs(const T* a, const T* b, T* re, T* im, const Block& block, wide_t<T> cos, wide_t<T> sin) {
+CVK_CLONES void forward_runs(const T* a, const T* b, T* re, T* im, const Block& block, Complex<wide_t<T>> t) {
   for (int64_t row = 0; row < block.rows; ++row) {
     CVK_SIMD
     for (int64_t i = 0; i < block.count; ++i) {
       const wide_t<T> x = a[i], y = b[i];
-      re[i] = x * cos - y * sin;
-      im[i] = x * sin + y * cos;
+      const auto turn = turned(x, y, t);
+      re[i] = turn.re;
+      im[i] = turn.im;
     }
     a += block.count, b += block.count, re += block.stride, im += block.stride;
   }
 }
 
 template <class T>
-CVK_CLONES void backward_runs(const T* re, const T* im, T* a, T* b, const Block& block, wide_t<T> cos, wide_t<T> sin) {
+CVK_CLONES void backward_runs(const T* re, const T* im, T* a, T* b, const Block& block, Complex<wide_t<T>> t) {
   for (int64_t row = 0; row < block.rows; ++row) {
     CVK_SIMD
     for (int64_t i = 0; i < block.count; ++i) {
       const wide_t<T> x = re[i], y = im[i];
-      a[i] = x * cos + y * sin;
-      b[i] = y * cos - x * sin;
+      const auto back = turned_back(x, y, t);
+      a[i] = back.re;
+      b[i] = back.im;
     }
     a += block.count, b += block.count, re += block.stride, im += block.stride;
   }
@@ -48,7 +50,7 @@ Tensor forward(Tensor a, Tensor b, Tensor theta) {
     T* to = data<T>(out);
     const auto turns = turns_of<wide_t<T>>(theta);
     for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t from, const Block& block) {
-      forward_runs(p + from, q + from, to + at, to + at + v.part, block, turns[n].re, turns[n].im);
+      forward_runs(p + from, q + from, to + at, to + at + v.part, block, turns[n]);
     });
   });
   return out;
@@ -70,7 +72,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> o
     const T* x = data_or_null<T>(out);
     for_runs(v, [&](int64_t task, int64_t n, int64_t at, int64_t from, const Block& block) {
       const int64_t im = at + v.part;
-      backward_runs(g + at, g + im, to_a + from, to_b + from, block, turns[n].re, turns[n].im);
+      backward_runs(g + at, g + im, to_a + from, to_b + from, block, turns[n]);
       if (x) sum.add(task, cross<T, 1>(x + at, x + im, g + at, g + im, block));
     });
     sum.write(grad_theta);

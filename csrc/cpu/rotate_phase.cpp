@@ -8,15 +8,15 @@
 namespace cvk {
 namespace {
 
-template <class T, int64_t STEP>
-CVK_CLONES void turn_runs(const T* re, const T* im, T* out_re, T* out_im, const Block& b, wide_t<T> cos,
-                          wide_t<T> sin) {
+template <class T, int64_t STEP, bool BACK>
+CVK_CLONES void turn_runs(const T* re, const T* im, T* out_re, T* out_im, const Block& b, Complex<wide_t<T>> t) {
   for (int64_t row = 0; row < b.rows; ++row) {
     CVK_SIMD
     for (int64_t i = 0; i < b.count; ++i) {
       const wide_t<T> x = re[i * STEP], y = im[i * STEP];
-      out_re[i * STEP] = x * cos - y * sin;
-      out_im[i * STEP] = x * sin + y * cos;
+      const auto turn = BACK ? turned_back(x, y, t) : turned(x, y, t);
+      out_re[i * STEP] = turn.re;
+      out_im[i * STEP] = turn.im;
     }
     re += b.stride, im += b.stride, out_re += b.stride, out_im += b.stride;
   }
@@ -34,7 +34,7 @@ Tensor forward(Tensor z, Tensor theta) {
     with_step(v, [&](auto step) {
       for_runs(v, [&](int64_t, int64_t n, int64_t re, int64_t, const Block& b) {
         const int64_t im = re + v.part;
-        turn_runs<T, step.value>(in + re, in + im, to + re, to + im, b, turns[n].re, turns[n].im);
+        turn_runs<T, step.value, false>(in + re, in + im, to + re, to + im, b, turns[n]);
       });
     });
   });
@@ -56,7 +56,7 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> out, Tens
     with_step(v, [&](auto step) {
       for_runs(v, [&](int64_t task, int64_t n, int64_t re, int64_t, const Block& b) {
         const int64_t im = re + v.part;
-        turn_runs<T, step.value>(g + re, g + im, to + re, to + im, b, turns[n].re, -turns[n].im);
+        turn_runs<T, step.value, true>(g + re, g + im, to + re, to + im, b, turns[n]);
         if (y) sum.add(task, cross<T, step.value>(y + re, y + im, g + re, g + im, b));
       });
     });

@@ -9,25 +9,25 @@ namespace cvk {
 namespace {
 
 template <class T, int64_t STEP>
-CVK_CLONES void read_runs(const T* re, const T* im, T* out, const Block& b, wide_t<T> cos, wide_t<T> sin) {
+CVK_CLONES void read_runs(const T* re, const T* im, T* out, const Block& b, Complex<wide_t<T>> t) {
   for (int64_t row = 0; row < b.rows; ++row) {
     CVK_SIMD
     for (int64_t i = 0; i < b.count; ++i) {
       const wide_t<T> x = re[i * STEP], y = im[i * STEP];
-      out[i] = x * cos + y * sin;
+      out[i] = reading(x, y, t);
     }
     re += b.stride, im += b.stride, out += b.count;
   }
 }
 
 template <class T>
-CVK_CLONES void spread_runs(const T* g, T* re, T* im, const Block& b, wide_t<T> cos, wide_t<T> sin) {
+CVK_CLONES void spread_runs(const T* g, T* re, T* im, const Block& b, Complex<wide_t<T>> t) {
   for (int64_t row = 0; row < b.rows; ++row) {
     CVK_SIMD
     for (int64_t i = 0; i < b.count; ++i) {
       const wide_t<T> x = g[i];
-      re[i] = x * cos;
-      im[i] = x * sin;
+      re[i] = x * t.re;
+      im[i] = x * t.im;
     }
     g += b.count, re += b.stride, im += b.stride;
   }
@@ -35,12 +35,12 @@ CVK_CLONES void spread_runs(const T* g, T* re, T* im, const Block& b, wide_t<T> 
 
 // Several readings: their gradients are added up in `re` and `im` and stored once.
 template <class T>
-CVK_CLONES void add_spread(const T* g, wide_t<T>* re, wide_t<T>* im, int64_t count, wide_t<T> cos, wide_t<T> sin) {
+CVK_CLONES void add_spread(const T* g, wide_t<T>* re, wide_t<T>* im, int64_t count, Complex<wide_t<T>> t) {
   CVK_SIMD
   for (int64_t i = 0; i < count; ++i) {
     const wide_t<T> x = g[i];
-    re[i] += x * cos;
-    im[i] += x * sin;
+    re[i] += x * t.re;
+    im[i] += x * t.im;
   }
 }
 
@@ -53,15 +53,15 @@ CVK_CLONES void store_runs(const wide_t<T>* sum, T* to, const Block& b) {
   }
 }
 
-// sum of g dy/dtheta = g (im cos - re sin)
+// sum of g dy/dtheta
 template <class T>
-CVK_CLONES double turn_sum(const T* g, const T* re, const T* im, const Block& b, wide_t<T> cos, wide_t<T> sin) {
+CVK_CLONES double turn_sum(const T* g, const T* re, const T* im, const Block& b, Complex<wide_t<T>> t) {
   double sum = 0;
   for (int64_t row = 0; row < b.rows; ++row) {
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < b.count; ++i) {
       const wide_t<T> x = re[i], y = im[i], p = g[i];
-      sum += p * (y * cos - x * sin);
+      sum += reading_slope(p, x, y, t);
     }
     g += b.count, re += b.stride, im += b.stride;
   }
@@ -84,7 +84,7 @@ Tensor forward(Tensor h, Tensor theta) {
         for (int64_t k = 0; k < K; ++k) {
           const auto t = turns[n * K + k];
           T* row = to + (n * K + k) * plane + (real - n * plane);
-          read_runs<T, step.value>(in + at, in + at + v.part, row, b, t.re, t.im);
+          read_runs<T, step.value>(in + at, in + at + v.part, row, b, t);
         }
       });
     });
@@ -114,11 +114,11 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> h, Tensor
         const auto t = turns[n * K + k];
         const T* row = g + (n * K + k) * plane + (real - n * plane);
         if (K == 1) {
-          spread_runs(row, to + at, to + im, b, t.re, t.im);
+          spread_runs(row, to + at, to + im, b, t);
         } else {
-          add_spread<T>(row, both.data(), both.data() + size, size, t.re, t.im);
+          add_spread<T>(row, both.data(), both.data() + size, size, t);
         }
-        if (in) sum.add(task, turn_sum(row, in + at, in + im, b, t.re, t.im), k);
+        if (in) sum.add(task, turn_sum(row, in + at, in + im, b, t), k);
       }
       if (K != 1) {
         store_runs<T>(both.data(), to + at, b);

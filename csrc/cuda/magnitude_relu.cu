@@ -91,7 +91,8 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
     load_parts<F>(grad, at.at, w.part, g_re, g_im);
 #pragma unroll
     for (int j = 0; j < V; ++j) {
-      const Complex<A> g = relu_mean_backward(re[j], im[j], g_re[j], g_im[j], c[j], share[j], detach);
+      const Complex<A> g = limit.mean ? relu_mean_backward(re[j], im[j], g_re[j], g_im[j], c[j], share[j], detach)
+                                      : relu_backward(re[j], im[j], g_re[j], g_im[j], c[j], detach);
       re[j] = g.re, im[j] = g.im;
     }
     store_parts<F>(out, at.at, w.part, re, im);

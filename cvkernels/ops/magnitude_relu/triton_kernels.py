@@ -33,7 +33,15 @@ CONSTANT, SAMPLE_CHANNEL, CHANNEL, EVERYTHING = range(4)
 
 @triton.jit
 def modulus_of(re, im):
-    return tl.sqrt(re * re + im * im)
+    """|z|, also where its square overflows or underflows; infinite where a part is, as C's hypot."""
+    power = re * re + im * im
+    a, b = tl.abs(re), tl.abs(im)
+    larger, smaller = tl.where(a > b, a, b), tl.where(a > b, b, a)
+    ratio = smaller / tl.where(larger == 0.0, 1.0, larger)
+    scaled = larger * tl.sqrt(1.0 + ratio * ratio)
+    infinite = (a == float("inf")) | (b == float("inf"))
+    plain = (power > 1e-30) & (power < 1e30)
+    return tl.where(plain, tl.sqrt(power), tl.where(infinite, float("inf"), scaled))
 
 
 @triton.jit
@@ -55,18 +63,19 @@ def relu_backward(re, im, g_re, g_im, c, DETACH: tl.constexpr):
 
 @triton.jit
 def threshold_term(re, im, g_re, g_im, c):
-    """-dL/dc of each element: Re(conj(z) g) |z| / c^2 inside."""
+    """-dL/dc of each element: Re(conj(z) g) |z| / c^2 inside; NaN, and not 0, where c is."""
     power = re * re + im * im
     inside = power < c * c
     modulus = tl.sqrt(tl.where(inside, power, 0.0))
-    return tl.where(inside, (re * g_re + im * g_im) * (modulus / c) / c, 0.0)
+    return tl.where(power >= c * c, 0.0, (re * g_re + im * g_im) * (modulus / c) / c)
 
 
 @triton.jit
 def along(re, im, share):
     """share z / |z|: what an element's part in the mean adds to its gradient."""
     modulus = tl.sqrt(re * re + im * im)
-    factor = tl.where(modulus > 0.0, share / tl.where(modulus > 0.0, modulus, 1.0), 0.0)
+    nought = modulus <= 0.0
+    factor = tl.where(nought, 0.0, share / tl.where(nought, 1.0, modulus))
     return factor * re, factor * im
 
 
