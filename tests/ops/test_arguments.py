@@ -85,12 +85,13 @@ def test_the_vectors_of_a_norm_may_lie_anyhow(backend, op, strides, training):
         assert torch.equal(got, want)
 
 
+@pytest.mark.parametrize("lay", [VECTORS["sliced"], torch.clone], ids=["sliced", "contiguous"])
 @pytest.mark.parametrize("op", NORMS)
-def test_a_statistic_that_lies_anyhow_moves_in_a_compiled_step(kernel, op):
+def test_a_statistic_that_lies_anyhow_moves_in_a_compiled_step(kernel, op, lay):
     fn, z, statistics, _ = of_norm(op, torch.float32, kernel.device)
     found = []
     for run in (fn, torch.compile(fn, fullgraph=True, backend="aot_eager")):
-        held = {name: VECTORS["sliced"](v) for name, v in statistics.items()}
+        held = {name: lay(v) for name, v in statistics.items()}
         found.append((run(z, **held, training=True), *held.values()))
     for got, want in zip(*found, strict=True):
         assert torch.equal(got, want)

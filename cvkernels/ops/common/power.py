@@ -32,7 +32,10 @@ def scale(z, running_power, weight, batches, training, momentum, eps) -> Tensor:
 def steady(vector: Tensor | None) -> Tensor | None:
     """A ``[C]`` vector as kernels read it, one number behind the other; itself where it is so, else a copy that is
     differentiable. A statistic that was moved in a copy goes back by `moved_back`."""
-    if vector is None or vector.is_contiguous() and not vector.is_neg():
+    if vector is None:
+        return None
+    # dynamo does not trace the second question
+    if vector.is_contiguous() and (torch.compiler.is_compiling() or not vector.is_neg()):
         return vector
     return vector.resolve_neg().contiguous()
 
