@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from ..ops.conv2d.function import conv2d_norm_relu, conv2d_with_power
 from .conv import ComplexConv2d
@@ -86,5 +87,8 @@ class ComplexConvBatchNormReLU2d(nn.Module):
 
 
 def _watched(*layers: nn.Module) -> bool:
-    """Whether something is told of what goes in or out of one of these, and so must not be passed by."""
-    return any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+    """Whether something is told of what goes in or out of one of these, either way, and so must not be passed by."""
+    for of in layers:
+        if of._forward_hooks or of._forward_pre_hooks or of._backward_hooks or of._backward_pre_hooks:
+            return True
+    return bool(_has_any_global_hook())

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.modules import module
 
 from cvkernels import nn, use_backend
 
@@ -43,3 +44,47 @@ def test_autocast_rounds_a_wide_residual_as_it_does_with_gradients():
 def test_the_reference_refuses_it_too():
     with use_backend("reference"), torch.no_grad(), pytest.raises(TypeError, match="`residual` must have the dtype"):
         block()(Z, Z.double())
+
+
+HOOKS = {
+    "forward": lambda layer, told: layer.register_forward_hook(lambda *_: told.append(layer)),
+    "forward-pre": lambda layer, told: layer.register_forward_pre_hook(lambda *_: told.append(layer)),
+    "backward": lambda layer, told: layer.register_full_backward_hook(lambda *_: told.append(layer)),
+    "backward-pre": lambda layer, told: layer.register_full_backward_pre_hook(lambda *_: told.append(layer)),
+}
+GLOBAL = {
+    "forward": module.register_module_forward_hook,
+    "forward-pre": module.register_module_forward_pre_hook,
+    "backward": module.register_module_full_backward_hook,
+    "backward-pre": module.register_module_full_backward_pre_hook,
+}
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("kind", HOOKS)
+def test_hooks_of_its_parts_are_told(kind, training):
+    z = Z.clone().requires_grad_()
+    for part in ("conv", "norm_act"):
+        layer, told = block().train(training), []
+        HOOKS[kind](getattr(layer, part), told)
+        _run(layer, z, kind, training)
+        assert told == [getattr(layer, part)]
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("kind", GLOBAL)
+def test_hooks_of_all_modules_are_told_of_its_parts(kind, training):
+    layer, told = block().train(training), []
+    handle = GLOBAL[kind](lambda which, *_: told.append(which))
+    try:
+        _run(layer, Z.clone().requires_grad_(), kind, training)
+    finally:
+        handle.remove()
+    assert {layer, layer.conv, layer.norm_act} == set(told)
+
+
+def _run(layer, z, kind, training):
+    with torch.set_grad_enabled(training or "backward" in kind):
+        y = layer(z)
+    if y.requires_grad:
+        y.sum().backward()
