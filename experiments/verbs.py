@@ -6,12 +6,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from experiments import attack, processes, runs, victim
+from experiments import attack, memory, processes, runs, victim
 from experiments import data as datasets
 from experiments import settings as presets
+from experiments.data.images import DataError
 from experiments.data.inventory import inventory
 from experiments.job import Job, UsageError, choose_device, chosen_settings, describe, describe_data, refuse
-from experiments.networks import build
+from experiments.networks import build, on_meta
 from experiments.progress import Progress, clock
 from experiments.reports import attacked, compared, demo
 from experiments.train import How
@@ -32,6 +33,7 @@ def train(args):
     settings = chosen_settings(args.preset, args.data, changes, args.network)
     if args.deterministic:  # cuBLAS reads it when its first handle is made; without it products are refused
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    needed = memory.step(settings, args.data, int(os.environ.get("WORLD_SIZE", "1")))
     try:
         device = processes.join(choose_device(args.device))
     except ValueError as error:
@@ -48,7 +50,10 @@ def train(args):
     run = victim.open_run(job)
     if args.force and chief:
         shutil.rmtree(run.folder, ignore_errors=True)
-    _announce(job, run, settings)
+    _announce(job, run, settings, needed)
+    left = [n for n in (change.partition("=")[0].strip() for change in args.changes) if n not in run.settings]
+    if left:
+        progress.say(f"  no part of this run: {', '.join(left)}; an adversary's settings are given to attack")
     graph = device.type == "cuda" and not args.no_graph and settings.schedule == "together"
     if graph and together > 1:
         graph = False
@@ -163,10 +168,15 @@ VERBS = {
 
 def _load(args, settings, progress):
     root = None if args.data == "digits" else args.data_root
-    return datasets.load(args.data, settings, root, args.accept_checksum_mismatch, progress.say)
+    found = datasets.load(args.data, settings, root, args.accept_checksum_mismatch, progress.say)
+    for party in (found.defender, found.attacker):
+        few = min(len(part) for part in (party.train, party.val, party.test))
+        if few < 2:
+            raise DataError(f"{args.data} has too few images: a part of them has {few}, and each hides behind another")
+    return found
 
 
-def _announce(job, run, settings):
+def _announce(job, run, settings, needed):
     say = job.progress.say
     say(
         f"preset {settings.preset}, {victim.title(settings)} on {job.data.name}, seed {job.seed}, "
@@ -176,10 +186,11 @@ def _announce(job, run, settings):
     for line in (*presets.departure_lines(settings, job.data.name, "  "), *describe_data(job.data)):
         say(line)
     (_, seconds) = job.progress.stages[0]
-    parameters = sum(p.numel() for p in build(settings, job.data, job.seed).parameters())
+    parameters = sum(p.numel() for p in on_meta(settings, job.data).parameters())
     say(
-        f"  about {clock(seconds)} on one core; {parameters:,} parameters, {20 * parameters / 2**20 + 1:.0f} MB of disk"
-        f" under {run.folder}; Ctrl-C stops, the same command continues"
+        f"  about {clock(seconds)} on one core; {parameters:,} parameters; a step's tensors take about "
+        f"{needed / 2**30:.2f} GiB of memory (counted, not measured); {20 * parameters / 2**20 + 1:.0f} MB of disk "
+        f"under {run.folder}; Ctrl-C stops, the same command continues"
     )
 
 
