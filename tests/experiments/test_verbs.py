@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import re
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from experiments import runs, train, verbs, victim
@@ -66,7 +68,10 @@ def test_a_finished_run_is_skipped_and_forced(trained, capsys):
 def test_what_a_form_does_not_depend_on_is_not_in_its_id(trained, capsys):
     root, _, _ = trained
     assert main(training(root, "original", "k=4", "c=2", "unet_width=4")) == 0
-    assert "finished earlier" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "finished earlier" in out
+    assert "no part of this run: attack_epochs, angle_epochs, unet_width, k, c, unet_width; an adversary's" in out
+    assert re.search(r"a step's tensors take about 0\.0\d GiB of memory \(counted, not measured\)", out)
     assert len(list((root / "lenet-original").iterdir())) == 1
 
 
@@ -264,6 +269,18 @@ def test_a_mistake_is_one_line(words, status, message, tmp_path, capsys, monkeyp
     assert err.startswith(message)
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_images_of_ones_own(tmp_path, capsys):
+    for part in ("train", "test"):
+        for kind in ("cats", "dogs"):
+            folder = tmp_path / "pictures" / part / kind
+            folder.mkdir(parents=True)
+            for n in range(4):
+                Image.new("RGB", (8, 8), (n, 0, 0)).save(folder / f"{n}.png")
+    words = ["train", "resnet20-alpha", "complex", "--data", "folder", "--data-root", str(tmp_path / "pictures")]
+    assert main([*words, "--device", "cpu", "--set", "side=32", "--runs", str(tmp_path / "runs")]) == 1
+    assert "folder has too few images: a part of them has 0" in capsys.readouterr().err
 
 
 def test_a_run_of_an_older_format_is_not_attacked(trained, capsys, monkeypatch):
