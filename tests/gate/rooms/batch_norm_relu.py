@@ -31,15 +31,16 @@ CASES = [
     ),
     *streaming(
         k.norm_backward_kernel, "residual", ("grad", "out", "residual", "grad_z", "grad_residual"), 3, 9,
-        _sums | _scalars, ("z", "weight", "grad_weight"), {"BATCH": True}, HALVES,
+        _sums | _scalars, ("z", "weight", "grad_weight"), {"BATCH": True}, HALVES, **k.BACKWARD,
     ),
     *streaming(
         k.norm_backward_kernel, "all", ("grad", "out", "z", "residual", "grad_z", "grad_residual"), 3, 10,
-        _sums | _scalars, (), {"BATCH": True}, layouts=ONE,
+        _sums | _scalars, (), {"BATCH": True}, layouts=ONE, **k.BACKWARD,
     ),
     *streaming(
         k.norm_backward_kernel, "frozen", ("grad", "out", "grad_z"), 2, 1, _scalars | {"rstd": "*fp32"},
         ("z", "weight", "residual", "partial", "grad_residual", "grad_weight"), {"BATCH": False}, layouts=ONE,
+        **k.BACKWARD,
     ),
 ]  # fmt: skip
 

@@ -17,6 +17,7 @@ CASES = [
     *streaming(
         k.norm_backward_kernel, "no ReLU", ("grad", "z", "grad_z"), 2, 9, _scalars,
         ("out", "weight", "residual", "grad_residual", "grad_weight", "c"), {"BATCH": True}, layouts=ONE,
+        **k.BACKWARD,
     ),
 ]  # fmt: skip
 

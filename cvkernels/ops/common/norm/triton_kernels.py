@@ -25,6 +25,8 @@ from ..triton_kernels import (
     tile_place,
 )
 
+BACKWARD = {"maxnreg": 96}  # left to itself ptxas spills two registers for the sake of occupancy (sm_86)
+
 # --- arithmetic -------------------------------------------------------------------------------------------------------
 
 
@@ -226,7 +228,7 @@ def norm_backward(grad, out, z, weight, residual, rstd, training, c=None):
         norm_backward_kernel[(t.writers * t.blocks,)](
             grad, out, z, weight, residual, rstd, partial,
             grad_z, grad_residual if residual is not None else None, grad_weight if weight is not None else None,
-            t.programs, 1.0 / t.count, c, **t.arguments(), BATCH=training, **t.options,
+            t.programs, 1.0 / t.count, c, **t.arguments(), BATCH=training, **t.options | BACKWARD,
         )  # fmt: skip
     return grads
 
