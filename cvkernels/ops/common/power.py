@@ -42,7 +42,7 @@ def steady(vector: Tensor | None) -> Tensor | None:
 
 def moved_back(statistic: Tensor | None, steadied: Tensor | None, training: bool) -> None:
     """What an operator has written to `steady`'s copy of a running statistic, if it made one."""
-    if training and statistic is not None and steadied is not statistic:
+    if training and statistic is not None and steadied is not None and steadied is not statistic:
         with torch.no_grad():
             statistic.copy_(steadied)
 
