@@ -13,6 +13,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#include <algorithm>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -147,7 +149,13 @@ struct Operator : torch::autograd::Function<Operator> {
 
   // Kernels walk the gradient as they walk what came out.
   static Tensor in_strides(const Tensor& grad, at::IntArrayRef strides) {
-    return grad.strides() == strides ? grad : at::empty_strided(grad.sizes(), strides, grad.options()).copy_(grad);
+    if (grad.strides() == strides) return grad;
+    // not by a write into what has them: a mapped gradient allows none
+    std::vector<int64_t> order(strides.size()), back(strides.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int64_t x, int64_t y) { return strides[x] > strides[y]; });
+    for (size_t i = 0; i < order.size(); ++i) back[order[i]] = static_cast<int64_t>(i);
+    return grad.permute(order).contiguous().permute(back);
   }
 
   // A double backward is the Function's own to say, or to refuse, in Python.

@@ -101,3 +101,15 @@ def test_a_wide_residual_is_rounded(fn, size):
     assert_close(y, fn(x.bfloat16(), residual=residual.bfloat16(), training=True))
     with pytest.raises(TypeError, match="`residual` must have the dtype"):
         fn(x.bfloat16(), residual=residual, training=True)
+
+
+@pytest.mark.parametrize("samples", [2, 6], ids=["torch's products", "ours"])
+def test_a_backward_alone_may_stand_under_autocast(samples):
+    """The forward's dtype holds: nothing of it was lowered."""
+    z, a, b = (torch.randn(samples, 2, 8, requires_grad=True), *torch.randn(2, 5, 8, requires_grad=True))
+    want = torch.autograd.grad(F.linear(z, (a, b)).square().sum(), (z, a, b))
+    loss = F.linear(z, (a, b)).square().sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        got = torch.autograd.grad(loss, (z, a, b))
+    for g, w in zip(got, want, strict=True):
+        assert_close(g, w, torch.float32)

@@ -7,9 +7,11 @@
 
 namespace cvk {
 
+// 0 where there is nothing to divide by (a channel of zeros and no eps), as in torch's batch norm: zeros stay zeros.
 template <class A>
 CVK_INLINE A rstd_of(A mean, A eps) {
-  return A(1) / std::sqrt(mean + eps);
+  const A whole = mean + eps;
+  return whole == A(0) ? A(0) : A(1) / std::sqrt(whole);
 }
 
 // A running statistic on its way to this batch's.

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from ..ops.common.power import rstd_of
 from ..ops.conv2d.function import conv2d_norm_relu, conv2d_with_power
 from .conv import ComplexConv2d
 from .norm import MagnitudeBatchNormReLU2d
@@ -79,7 +80,7 @@ class ComplexConvBatchNormReLU2d(nn.Module):
             return norm(y, residual, sums)
         if norm.training or norm.running_power is None or torch.is_grad_enabled():
             return norm(conv(z), residual)
-        scale = (norm.running_power + norm.eps).rsqrt()
+        scale = rstd_of(norm.running_power, norm.eps)
         scale = scale if norm.weight is None else scale * norm.weight.to(scale.dtype)
         z, how = conv.geometry(z)
         y, done = conv2d_norm_relu(z, conv.kernel(), scale, residual, c, *how)

@@ -49,7 +49,9 @@ def moments(x: Tensor, group) -> tuple[Tensor, Tensor, Tensor]:
 
 def ratio(seen: Tensor, eps: float) -> Tensor:
     """1, with the gradient of 1/sqrt(seen + eps) relative to its value: what a frozen norm's scale is multiplied by."""
-    return ((seen.detach() + eps) / (seen + eps)).sqrt()
+    whole = seen + eps
+    whole = torch.where(whole == 0, 1, whole)  # a channel of zeros and no eps: its scale is 0 and stays that
+    return (whole.detach() / whole).sqrt()
 
 
 def _over(v: Tensor, x: Tensor, axis: int) -> Tensor:

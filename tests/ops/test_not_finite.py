@@ -57,6 +57,18 @@ def test_an_element_that_passes_hands_its_gradient_on(kernel, op, bad, of, last)
     assert_close(got, want, of)
 
 
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("norm", ["magnitude_batch_norm", "batch_norm_relu"])
+def test_a_channel_of_zeros_stays_so_without_an_eps(backend, norm, training):
+    z, power = torch.randn(2, 2, 3, 4, 4, device=backend.device), torch.ones(3, device=backend.device)
+    z[:, :, 1] = power[1] = 0
+    z.requires_grad_()
+    y = getattr(F, norm)(z, power, training=training, eps=0.0)
+    y.backward(torch.randn_like(y))
+    assert not y[:, :, 1].any() and not z.grad[:, :, 1].any()
+    assert y.isfinite().all() and z.grad.isfinite().all() and y[:, :, 0].any()
+
+
 @pytest.mark.parametrize("c", MEANS)
 @pytest.mark.parametrize("size", [1e-30, 1e-21, 1.0, 1e19], ids=str)
 def test_a_mean_modulus_at_either_end_of_the_range(kernel, c, size):

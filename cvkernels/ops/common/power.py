@@ -17,6 +17,14 @@ def update(running_power: Tensor, batch_power: Tensor, momentum: float, batches:
     running_power.copy_(running_power + rate * (batch_power - running_power))
 
 
+def rstd_of(mean: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean + eps), 0 where there is nothing to divide by (a channel of zeros and no eps), as in torch's batch
+    norm: zeros stay zeros."""
+    if eps:
+        return (mean + eps).rsqrt()
+    return torch.where(mean == 0, 0, torch.where(mean == 0, 1, mean).rsqrt())
+
+
 def scale(z, running_power, weight, batches, training, momentum, eps) -> Tensor:
     """weight / sqrt(E|z|^2 + eps) as the reference has it, with the running update as its side effect; ``[C]``."""
     if training or running_power is None:
@@ -25,7 +33,7 @@ def scale(z, running_power, weight, batches, training, momentum, eps) -> Tensor:
             update(running_power, mean.detach(), momentum, batches)
     else:
         mean = running_power.to(torch.promote_types(z.dtype, torch.float32))
-    rstd = (mean + eps).rsqrt()
+    rstd = rstd_of(mean, eps)
     return rstd if weight is None else rstd * weight.to(rstd.dtype)
 
 

@@ -311,6 +311,12 @@ def check_vectors(**vectors: Tensor | None) -> None:
 
 
 @triton.jit
+def inverse_root(x):
+    """1 / sqrt(x), 0 at 0."""
+    return tl.where(x == 0.0, 0.0, 1.0 / tl.sqrt_rn(tl.where(x == 0.0, 1.0, x)))
+
+
+@triton.jit
 def relu_factor(re, im, c):
     """|v| / max(|v|, c): exactly 1 at |v| >= c, for NaN, and where the square overflows."""
     power = re * re + im * im

@@ -90,11 +90,12 @@ def _gradients(grad: Tensor, z: Tensor, a: Tensor, b: Tensor, wanted) -> tuple:
     """Of `_turned`, in products that torch differentiates."""
     re, im = grad.unbind(1)
     grad, back = _rows(grad), _rows(torch.stack((im, -re), 1))  # -i g
-    return (
-        (grad @ a).addmm_(back, b).unflatten(0, (-1, 2)) if wanted[0] else None,
-        grad.t() @ _rows(z) if wanted[1] else None,
-        back.t() @ _rows(z) if wanted[2] else None,
-    )
+    with torch.autocast(grad.device.type, enabled=False):  # the forward's dtype holds where only a backward is under it
+        return (
+            (grad @ a).addmm_(back, b).unflatten(0, (-1, 2)) if wanted[0] else None,
+            grad.t() @ _rows(z) if wanted[1] else None,
+            back.t() @ _rows(z) if wanted[2] else None,
+        )
 
 
 class _Turned(torch.autograd.Function):

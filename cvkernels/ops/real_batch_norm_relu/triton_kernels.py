@@ -10,10 +10,12 @@ import torch
 import triton
 import triton.language as tl
 
+from ..common.power import rstd_of
 from ..common.triton_kernels import (
     Tiles,
     add_up,
     check_vectors,
+    inverse_root,
     load_channel,
     load_real,
     partial_place,
@@ -131,7 +133,7 @@ def real_batch_norm_relu_forward_kernel(
     else:
         average = load_channel(running_mean, ch, channels, LAST)
         variance = load_channel(running_var, ch, channels, LAST)
-    r = 1.0 / tl.sqrt_rn(variance + eps)
+    r = inverse_root(variance + eps)
     if first == 0:
         store_channel(mean, ch, channels, average, LAST)
         store_channel(rstd, ch, channels, r, LAST)
@@ -225,7 +227,7 @@ def real_batch_norm_relu_forward(
         # no position to average: the running statistics are all there is
         if batch:
             return out, mean.fill_(torch.nan), rstd.fill_(torch.nan)
-        return out, mean.copy_(running_mean), rstd.copy_((running_var + eps).rsqrt())
+        return out, mean.copy_(running_mean), rstd.copy_(rstd_of(running_var, eps))
     with torch.cuda.device_of(x):
         partial = None
         if batch:

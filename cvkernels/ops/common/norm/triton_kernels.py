@@ -10,10 +10,12 @@ import torch
 import triton
 import triton.language as tl
 
+from ..power import rstd_of
 from ..triton_kernels import (
     Tiles,
     add_up,
     check_vectors,
+    inverse_root,
     load_channel,
     load_parts,
     relu_factor,
@@ -104,7 +106,7 @@ def norm_forward_kernel(
         power = add_up(partial, ch, channels, programs, ROWS, COLUMNS, LAST) * per_count
     else:
         power = load_channel(running, ch, channels, LAST)
-    r = 1.0 / tl.sqrt_rn(power + eps)
+    r = inverse_root(power + eps)
     if first == 0:
         store_channel(rstd, ch, channels, r, LAST)
         if partial is not None and running is not None:
@@ -198,7 +200,7 @@ def norm_forward(z, running_power, weight, residual, batches, training, momentum
     batch = training or running_power is None
     if not z.numel():
         # no position to add up: the running power is all there is
-        return out, rstd.copy_((running_power + eps).rsqrt()) if not batch else rstd.fill_(torch.nan)
+        return out, rstd.copy_(rstd_of(running_power, eps)) if not batch else rstd.fill_(torch.nan)
     with torch.cuda.device_of(z):
         # sums that are known are the partial sums of a single program
         partial, t = (sums, Tiles.of(z)) if sums is not None or not batch else power_sums(z)
