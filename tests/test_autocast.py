@@ -92,7 +92,9 @@ def test_a_block_trains_with_a_scaler(half, compiled):
     assert block.first.norm_act.running_power.dtype == torch.float32
 
 
-@pytest.mark.parametrize("fn, size", [(F.batch_norm_relu, (4, 2, 3, 5)), (F.real_batch_norm_relu, (4, 3, 5))], ids=str)
+@pytest.mark.parametrize(
+    "fn, size", [(F.batch_norm_relu, (4, 2, 3, 5)), (F.real_batch_norm_relu, (4, 3, 5))], ids=["complex", "real"]
+)
 def test_a_wide_residual_is_rounded(fn, size):
     x, residual = torch.randn(2, *size)
     with torch.autocast("cpu", torch.bfloat16):
