@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
     load<V>(x + at.at, value);
 #pragma unroll
     for (int j = 0; j < V; ++j) {
-      const A masked = y[j] > A(0) ? g[j] : A(0);
+      const A masked = y[j] <= A(0) ? A(0) : g[j];
       sums[j].first += masked;
       sums[j].second += masked * ((value[j] - m[j]) * r[j]);
     }
@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
     load<V>(grad + at.at, g);
     load<V>(out + at.at, y);
 #pragma unroll
-    for (int j = 0; j < V; ++j) g[j] = y[j] > A(0) ? g[j] : A(0);
+    for (int j = 0; j < V; ++j) g[j] = y[j] <= A(0) ? A(0) : g[j];
     if (to.residual) store<V>(to.residual + at.at, g);
     if (batch) {
       A value[V];

@@ -103,7 +103,7 @@ def test_an_unfinished_stage_is_redone_to_the_same_numbers(finished, capsys):
     main(command(out))
     said = capsys.readouterr().out
     assert said.count(": finished earlier") == 6
-    assert "[7/7] attack 2, U-Net on both parts  epoch 1/1" in said
+    assert "[7/7] attack 2: U-Net on both parts  epoch 1/1" in said
     assert json.loads(summary.read_text()) | {"seconds": 0} == before | {"seconds": 0}
 
 
