@@ -11,6 +11,7 @@ from experiments import data as datasets
 from experiments import settings as presets
 from experiments.data.images import DataError
 from experiments.data.inventory import inventory
+from experiments.departures import departure_lines
 from experiments.job import Job, UsageError, choose_device, chosen_settings, describe, describe_data, refuse
 from experiments.networks import build, on_meta
 from experiments.progress import Progress, clock
@@ -133,7 +134,7 @@ def show(args):
         print(f"  {name:18} {value}")
     trained = _is_network(kept["settings"])
     if trained:
-        for line in presets.departure_lines(presets.from_dict(kept["settings"]), kept["settings"]["data"], "  "):
+        for line in departure_lines(presets.from_dict(kept["settings"]), kept["settings"]["data"], "  "):
             print(line)
     print("\nenvironment")
     for name, value in json.loads((folder / "environment.json").read_text()).items():
@@ -183,7 +184,7 @@ def _announce(job, run, settings, needed):
         f"{settings.precision}; device {describe(job.device)}"
         + (f", {processes.world()} processes" if processes.world() > 1 else "")
     )
-    for line in (*presets.departure_lines(settings, job.data.name, "  "), *describe_data(job.data)):
+    for line in (*departure_lines(settings, job.data.name, "  "), *describe_data(job.data)):
         say(line)
     (_, seconds) = job.progress.stages[0]
     parameters = sum(p.numel() for p in on_meta(settings, job.data).parameters())

@@ -3,8 +3,8 @@
 from experiments import metrics, runs
 from experiments.attacks import LABELS, angle, inversion1, inversion2, open_features
 from experiments.attacks.knowledge import DESCRIPTIONS
+from experiments.departures import departure_lines, differing_text
 from experiments.reports.demo_figures import reconstruction_rows, save_table
-from experiments.settings import departure_lines, differing_text
 
 KEYED = {"angle predictor": angle, "inversion attack 1": inversion1, "inversion attack 2": inversion2}
 

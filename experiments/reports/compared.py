@@ -3,9 +3,9 @@
 import csv
 
 from experiments import runs
+from experiments.departures import departure_lines, differing_text
 from experiments.reports.attacked import LABELS
 from experiments.reports.demo_figures import BLUE, GREEN, GREY, ORANGE, RED, save_figure, save_table
-from experiments.settings import departure_lines, differing_text
 from experiments.victim import title
 
 COLOURS = (BLUE, RED, GREEN, ORANGE, "#CC79A7", "#56B4E9", GREY, "black")

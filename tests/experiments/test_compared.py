@@ -7,8 +7,9 @@ import pytest
 from matplotlib import pyplot as plt
 
 from experiments.__main__ import main
+from experiments.departures import differing_text
 from experiments.reports import compared
-from experiments.settings import as_dict, differing_text, from_dict, override, preset
+from experiments.settings import as_dict, from_dict, override, preset
 
 CHANGES = (
     [], ["b=both"], ["b=bank"], ["b=noise", "swap=true"], ["form=original"], ["form=layers"],

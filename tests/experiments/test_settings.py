@@ -4,6 +4,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
+from experiments.departures import departures
 from experiments.settings import (
     NETWORKS,
     PRESETS,
@@ -13,7 +14,6 @@ from experiments.settings import (
     Report,
     as_dict,
     check,
-    departures,
     modulus,
     override,
     preset,
