@@ -42,9 +42,10 @@ CVK_INLINE Complex<T> relu_backward(T re, T im, T g_re, T g_im, limit_t<T> c, bo
   const T power = re * re + im * im;
   const bool inside = power < c.square;
   const T modulus = std::sqrt(power);
-  const T inverse = power > T(0) ? T(1) / modulus : T(0);
-  const T dot = (re * inverse) * g_re + (im * inverse) * g_im;
-  const T keep = modulus * c.inverse, turn = detach ? T(0) : dot * c.inverse;
+  const T keep = modulus * c.inverse;
+  // (v / c) . g before it is divided by |v|: no larger than g, so it does not overflow
+  const T dot = (re * c.inverse) * g_re + (im * c.inverse) * g_im;
+  const T turn = detach || !(power > T(0)) ? T(0) : dot / modulus;
   return {inside ? keep * g_re + turn * re : g_re, inside ? keep * g_im + turn * im : g_im};
 }
 
