@@ -6,6 +6,7 @@
 
 #include "inline.h"
 #include "planar.h"
+#include "shape.h"
 
 namespace cvk {
 
@@ -54,11 +55,8 @@ inline void check_pairs(const std::vector<Tensor>& re, const std::vector<Tensor>
 // The gradients of blocks, each dense in the order its block was packed in.
 inline void check_blocks(const std::vector<Tensor>& grads, bool channels_last) {
   for (const Tensor& g : grads) {
-    std::vector<int64_t> order{0};
-    if (!channels_last) order.push_back(1);
-    for (int64_t d = 2; d < g.dim(); ++d) order.push_back(d);
-    if (channels_last) order.push_back(1);
-    STD_TORCH_CHECK(g.numel() == 0 || dense_in_order(g, order), "the gradient of a block must be dense in its order");
+    const bool dense = channels_last ? dense_in_order(g, {{0}, 2, g.dim(), {1}}) : dense_in_order(g, {{}, 0, g.dim()});
+    STD_TORCH_CHECK(g.numel() == 0 || dense, "the gradient of a block must be dense in its order");
   }
 }
 

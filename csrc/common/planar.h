@@ -5,6 +5,8 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
+#include <initializer_list>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -25,46 +27,57 @@ struct Planar {
   int64_t values() const { return n * c * s; }  // complex elements
 };
 
-// Strides of t that a dense tensor has whose axes stand in this order, slowest first (axes of size 1 do not matter).
-inline bool dense_in_order(const Tensor& t, const std::vector<int64_t>& order) {
+// Axes of a tensor, slowest first: some, then all from `from` to the last but one of `to`, then some. A list on the heap
+// would cost as much as the rest of a small call.
+struct Axes {
+  std::initializer_list<int64_t> first;
+  int64_t from = 0, to = 0;
+  std::initializer_list<int64_t> last = {};
+};
+
+// Whether t has the strides of a dense tensor whose axes stand in this order (axes of size 1 do not matter).
+inline bool dense_in_order(const Tensor& t, const Axes& order) {
+  const auto sizes = t.sizes(), strides = t.strides();
   int64_t expected = 1;
-  for (auto axis = order.rbegin(); axis != order.rend(); ++axis) {
-    if (t.size(*axis) != 1 && t.stride(*axis) != expected) return false;
-    expected *= t.size(*axis);
+  const auto fits = [&](int64_t axis) {
+    const bool fit = sizes[axis] == 1 || strides[axis] == expected;
+    expected *= sizes[axis];
+    return fit;
+  };
+  for (auto axis = std::rbegin(order.last); axis != std::rend(order.last); ++axis) {
+    if (!fits(*axis)) return false;
+  }
+  for (int64_t axis = order.to - 1; axis >= order.from; --axis) {
+    if (!fits(axis)) return false;
+  }
+  for (auto axis = std::rbegin(order.first); axis != std::rend(order.first); ++axis) {
+    if (!fits(*axis)) return false;
   }
   return true;
 }
 
 inline Planar planar(const Tensor& t, const char* name, bool planes_last = false) {
-  const int64_t dims = t.dim();
-  STD_TORCH_CHECK(dims >= 3 && t.size(1) == 2, name, " must be planar [N, 2, C, *]");
+  const auto sizes = t.sizes();
+  const int64_t dims = static_cast<int64_t>(sizes.size());
+  STD_TORCH_CHECK(dims >= 3 && sizes[1] == 2, name, " must be planar [N, 2, C, *]");
   Planar v{};
-  v.n = t.size(0);
-  v.c = t.size(2);
+  v.n = sizes[0];
+  v.c = sizes[2];
   v.s = 1;
-  std::vector<int64_t> plain{0, 1, 2}, last{0}, pairs{0, 2}, planes{0, 1};
-  for (int64_t d = 3; d < dims; ++d) {
-    v.s *= t.size(d);
-    plain.push_back(d);
-    last.push_back(d);
-    pairs.push_back(d);
-    planes.push_back(d);
-  }
-  last.insert(last.end(), {1, 2});
-  pairs.push_back(1);
-  planes.push_back(2);
+  for (int64_t d = 3; d < dims; ++d) v.s *= sizes[d];
   v.sample = 2 * v.c * v.s;
-  if (t.numel() == 0 || dense_in_order(t, plain)) {
+  if (v.n * v.sample == 0 || dense_in_order(t, {{}, 0, dims})) {
     v.layout = Layout::contiguous;
     v.part = v.c * v.s, v.channel = v.s, v.position = 1;
-  } else if (dense_in_order(t, last)) {
+  } else if (dense_in_order(t, {{0}, 3, dims, {1, 2}})) {
     v.layout = Layout::channels_last;
     v.part = v.c, v.channel = 1, v.position = 2 * v.c;
-  } else if (planes_last && dense_in_order(t, planes)) {
+  } else if (planes_last && dense_in_order(t, {{0, 1}, 3, dims, {2}})) {
     v.layout = Layout::planes_last;
     v.part = v.c * v.s, v.channel = 1, v.position = v.c;
   } else {
-    STD_TORCH_CHECK(dense_in_order(t, pairs), name, " must be dense: contiguous, channels-last or interleaved");
+    STD_TORCH_CHECK(dense_in_order(t, {{0, 2}, 3, dims, {1}}), name,
+                    " must be dense: contiguous, channels-last or interleaved");
     v.layout = Layout::interleaved;
     v.part = 1, v.channel = 2 * v.s, v.position = 2;
   }

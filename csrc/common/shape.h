@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -10,24 +11,47 @@
 
 namespace cvk {
 
-// What stands for a gradient nobody asked for.
-inline Tensor none_like(const Tensor& t) { return torch::stable::new_empty(t, {0}); }
-
-// An uninitialised tensor of t's dtype and device with these sizes and strides.
-inline Tensor strided_like(const Tensor& t, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
+// An uninitialised tensor of this dtype on the device of `like`. torch::stable's own makers look an operator up by its
+// name and box what it takes: 6000 instructions a call, and 2000 so.
+inline Tensor strided(const Tensor& like, torch::headeronly::ScalarType dtype, int64_t dims, const int64_t* sizes,
+                      const int64_t* strides) {
   AtenTensorHandle out;
-  int32_t dtype, device_type, device_index;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &device_type));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(t.get(), &device_index));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
-                                                  dtype, device_type, device_index, &out));
+  int32_t device_type, device_index;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, sizes, strides, static_cast<int32_t>(dtype), device_type,
+                                                  device_index, &out));
   return Tensor(out);
 }
 
+inline Tensor strided_like(const Tensor& t, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
+  return strided(t, t.scalar_type(), static_cast<int64_t>(sizes.size()), sizes.data(), strides.data());
+}
+
+// Contiguous.
+inline Tensor empty_of(const Tensor& like, const std::vector<int64_t>& sizes, torch::headeronly::ScalarType dtype) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t expected = 1;
+  for (size_t d = sizes.size(); d-- > 0;) strides[d] = expected, expected *= std::max<int64_t>(1, sizes[d]);
+  return strided(like, dtype, static_cast<int64_t>(sizes.size()), sizes.data(), strides.data());
+}
+
+inline Tensor empty_of(const Tensor& like, const std::vector<int64_t>& sizes) {
+  return empty_of(like, sizes, like.scalar_type());
+}
+
+// Of the sizes and strides of t, which is dense in some order.
+inline Tensor empty_as(const Tensor& t) {
+  const auto sizes = t.sizes(), strides = t.strides();
+  return strided(t, t.scalar_type(), static_cast<int64_t>(sizes.size()), sizes.data(), strides.data());
+}
+
+// What stands for a gradient nobody asked for.
+inline Tensor none_like(const Tensor& t) { return empty_of(t, {0}); }
+
 // Whether a real feature [N, C, H, W] has the channel as its fastest axis, and is not contiguous as well.
 inline bool channels_last(const Tensor& a) {
-  return a.dim() == 4 && a.numel() > 0 && !dense_in_order(a, {0, 1, 2, 3}) && dense_in_order(a, {0, 2, 3, 1});
+  return a.dim() == 4 && a.numel() > 0 && !dense_in_order(a, {{}, 0, 4}) && dense_in_order(a, {{0, 2, 3, 1}});
 }
 
 // A planar feature [N, 2, C, *] of the shape and layout of a real one [N, C, *].
@@ -38,7 +62,7 @@ inline Tensor planar_from(const Tensor& a) {
     const int64_t c = sizes[2], w = sizes[4], h = sizes[3];
     return strided_like(a, sizes, {h * w * 2 * c, c, 1, w * 2 * c, 2 * c});
   }
-  return torch::stable::new_empty(a, sizes);
+  return empty_of(a, sizes);
 }
 
 // A real feature [N, C, *] of the shape and layout of a planar one that is not interleaved.
@@ -49,7 +73,7 @@ inline Tensor real_from(const Tensor& z, const Planar& v) {
     const int64_t c = sizes[1], h = sizes[2], w = sizes[3];
     return strided_like(z, sizes, {h * w * c, 1, w * c, c});
   }
-  return torch::stable::new_empty(z, sizes);
+  return empty_of(z, sizes);
 }
 
 // Real readings [N, (K,) C, *] of h, one for each angle, in its layout; channels-last: [N, (K,) *, C] underneath.
@@ -57,7 +81,7 @@ inline Tensor readings_of(const Tensor& h, const Planar& v, const Tensor& theta)
   std::vector<int64_t> sizes, strides;
   for (int64_t d = 0; d < theta.dim(); ++d) sizes.push_back(theta.size(d));
   for (int64_t d = 2; d < h.dim(); ++d) sizes.push_back(h.size(d));
-  if (v.layout != Layout::channels_last) return torch::stable::new_empty(h, sizes);
+  if (v.layout != Layout::channels_last) return empty_of(h, sizes);
   strides.assign(sizes.size(), 1);
   const size_t channel = static_cast<size_t>(theta.dim());
   int64_t expected = v.c;
@@ -69,14 +93,12 @@ inline Tensor readings_of(const Tensor& h, const Planar& v, const Tensor& theta)
 // The planar feature that dense readings [N, (K,) C, *] were taken of: its shape, in their layout.
 inline Tensor read_from(const Tensor& readings, const Tensor& theta) {
   const int64_t lead = theta.dim();
-  std::vector<int64_t> sizes{theta.size(0), 2}, plain, last;
-  for (int64_t d = 0; d < readings.dim(); ++d) plain.push_back(d);
+  std::vector<int64_t> sizes{theta.size(0), 2};
   for (int64_t d = lead; d < readings.dim(); ++d) sizes.push_back(readings.size(d));
-  for (int64_t d = 0; d < lead; ++d) last.push_back(d);
-  for (int64_t d = lead + 1; d < readings.dim(); ++d) last.push_back(d);
-  last.push_back(lead);
-  if (readings.numel() == 0 || dense_in_order(readings, plain)) return torch::stable::new_empty(readings, sizes);
-  STD_TORCH_CHECK(dense_in_order(readings, last), "grad must be contiguous or channels-last");
+  if (readings.numel() == 0 || dense_in_order(readings, {{}, 0, readings.dim()})) return empty_of(readings, sizes);
+  const bool last = lead == 1 ? dense_in_order(readings, {{0}, 2, readings.dim(), {1}})
+                              : dense_in_order(readings, {{0, 1}, 3, readings.dim(), {2}});
+  STD_TORCH_CHECK(last, "grad must be contiguous or channels-last");
   std::vector<int64_t> strides(sizes.size());
   strides[2] = 1, strides[1] = sizes[2];
   int64_t expected = 2 * sizes[2];
@@ -91,7 +113,7 @@ inline Tensor resized(const Tensor& like, const Planar& v, int64_t h, int64_t w)
   const int64_t s = h * w;
   if (v.layout == Layout::channels_last) return strided_like(like, sizes, {2 * v.c * s, v.c, 1, 2 * v.c * w, 2 * v.c});
   if (v.layout == Layout::interleaved) return strided_like(like, sizes, {2 * v.c * s, 1, 2 * s, 2 * w, 2});
-  return torch::stable::new_empty(like, sizes);
+  return empty_of(like, sizes);
 }
 
 }  // namespace cvk

@@ -287,7 +287,7 @@ Tensor spread(const Tensor& grad, const Windows& y, const Windows& x, int64_t di
                   "grad must be planar [N, 2, C, oH, oW] of these windows");
   Planar v = planar(grad, "grad");
   if (last) {
-    STD_TORCH_CHECK(grad.numel() == 0 || dense_in_order(grad, {0, 3, 4, 1, 2}), "grad must be channels-last");
+    STD_TORCH_CHECK(grad.numel() == 0 || dense_in_order(grad, {{0, 3, 4, 1, 2}}), "grad must be channels-last");
     v.layout = Layout::channels_last;
   }
   Tensor out = resized(grad, v, y.size, x.size);

@@ -137,7 +137,7 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::optional<Tensor> running_power
   const Running running{running_power, batches, training, momentum};
   check_norm(z, v, running, weight);
   if (residual) check_alike(*residual, v, z, "residual");
-  Tensor out = torch::stable::empty_like(z), rstd = wide_empty(z, {v.c});
+  Tensor out = empty_as(z), rstd = wide_empty(z, {v.c});
   with_dtype(z, "batch_norm_relu", [&](auto zero) {
     using T = decltype(zero);
     using A = wide_t<T>;
@@ -163,9 +163,9 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, std::option
   if (residual) check_alike(*residual, v, out, "residual");
   check_norm(out, v, Running{rstd, std::nullopt, false, 0.0}, weight);
   STD_TORCH_CHECK(z.has_value() || !weight.has_value(), "with a weight the backward needs z");
-  Tensor grad_z = torch::stable::empty_like(out);
-  Tensor grad_residual = residual ? torch::stable::empty_like(out) : none_like(out);
-  Tensor grad_weight = weight ? torch::stable::empty_like(*weight) : none_like(out);
+  Tensor grad_z = empty_as(out);
+  Tensor grad_residual = residual ? empty_as(out) : none_like(out);
+  Tensor grad_weight = weight ? empty_as(*weight) : none_like(out);
   with_dtype(out, "batch_norm_relu", [&](auto zero) {
     using T = decltype(zero);
     using A = wide_t<T>;

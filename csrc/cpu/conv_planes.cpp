@@ -83,7 +83,7 @@ Tensor joined(const std::vector<Tensor>& planes, int64_t form, bool channels_las
   for (const Tensor& p : planes) {
     bool alike = p.dim() == 4 && p.scalar_type() == planes[0].scalar_type();
     for (int64_t d = 0; alike && d < 4; ++d) alike = p.size(d) == planes[0].size(d);
-    STD_TORCH_CHECK(alike && (p.numel() == 0 || dense_in_order(p, {0, 2, 3, 1})),
+    STD_TORCH_CHECK(alike && (p.numel() == 0 || dense_in_order(p, {{0, 2, 3, 1}})),
                     "planes must be [N, C, H, W] channels-last, of one shape and dtype");
   }
   const int64_t n = planes[0].size(0) / (form == TURNS ? 2 : 1), row = planes[0].size(1);
@@ -93,7 +93,7 @@ Tensor joined(const std::vector<Tensor>& planes, int64_t form, bool channels_las
   const int64_t c = form == BLOCK ? row / 2 : row, s = h * w;
   const std::vector<int64_t> sizes{n, 2, c, h, w};
   const Tensor out = channels_last ? strided_like(planes[0], sizes, {2 * c * s, c, 1, 2 * c * w, 2 * c})
-                                   : torch::stable::new_empty(planes[0], sizes);
+                                   : empty_of(planes[0], sizes);
   if (relu.residual) check_alike(*relu.residual, planar(out, "out"), out, "residual");
   with_stored(planes[0].scalar_type(), NAME, [&](auto zero) {
     using T = decltype(zero);

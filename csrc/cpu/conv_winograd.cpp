@@ -132,7 +132,7 @@ Tensor result(const Tensor& z, int64_t c, int64_t h, int64_t w, int64_t layout) 
   STD_TORCH_CHECK(layout >= 0 && layout <= 2, "layout must be 0, 1 or 2");
   if (layout == 1) return strided_like(z, sizes, {2 * c * s, c, 1, 2 * c * w, 2 * c});
   if (layout == 2) return strided_like(z, sizes, {2 * c * s, c * s, 1, c * w, c});
-  return torch::stable::new_empty(z, sizes);
+  return empty_of(z, sizes);
 }
 
 Tensor run(const Tensor& z, const Tensor& re, const std::optional<Tensor>& im, const std::vector<int64_t>& padding,
@@ -161,7 +161,7 @@ Tensor run(const Tensor& z, const Tensor& re, const std::optional<Tensor>& im, c
     if (out->numel() == 0) return;
     if (j.in.c == 0) return void(torch::stable::zero_(*out));
     Kernels w{data<float>(re), im ? data<float>(*im) : nullptr, j.in.c, channels, back, nullptr, 1};
-    const Tensor points = torch::stable::new_empty(z, {j.weight_size()}, ScalarType::Float);
+    const Tensor points = empty_of(z, {j.weight_size()}, ScalarType::Float);
     w.points = j.weight = data<float>(points);
     const Workers& work = workers(lanes);
     for_inputs(w, [&](int64_t begin, int64_t end) { work.enter_weights(w, begin, end); });
@@ -193,15 +193,15 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor z, bool complex, std::ve
     j.top = padding[0], j.left = padding[1], j.complex = complex;
     check_geometry(j);
     const int64_t in = j.in.c, out = j.out.c;
-    re = torch::stable::new_empty(z, {out, in, 3, 3}, ScalarType::Float);
-    im = complex ? torch::stable::empty_like(*re) : none_like(*re);
+    re = empty_of(z, {out, in, 3, 3}, ScalarType::Float);
+    im = complex ? empty_as(*re) : none_like(*re);
     if (re->numel() == 0) return;
     j.channels = in;
     j.blocks = (in + CHANNELS - 1) / CHANNELS;
     j.cut(TILES);
     const int64_t most = std::min({UNITS / j.blocks, j.across * j.down * j.in.v.n / EACH, MOST / j.weight_size()});
     for (j.chunks = 1; 2 * j.chunks <= most;) j.chunks *= 2;
-    const Tensor partial = torch::stable::new_empty(*re, {j.chunks * j.weight_size()});
+    const Tensor partial = empty_of(*re, {j.chunks * j.weight_size()});
     j.partial = data<float>(partial);
     const Workers& work = workers(lanes);
     const auto add = work.of(zero).add_weights;

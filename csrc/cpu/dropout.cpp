@@ -59,7 +59,7 @@ Tensor forward(Tensor z, Tensor seed, double p) {
   STD_TORCH_CHECK(seed.numel() == 1 && seed.scalar_type() == torch::headeronly::ScalarType::Long,
                   "seed must be one int64");
   STD_TORCH_CHECK(p >= 0 && p <= 1, "p must lie in [0, 1]");
-  Tensor out = torch::stable::empty_like(z);
+  Tensor out = empty_as(z);
   if (v.values() == 0) return out;
   const auto key = static_cast<uint64_t>(*data<int64_t>(seed));
   with_dtype(z, "dropout", [&](auto zero) {

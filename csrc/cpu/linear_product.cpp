@@ -261,7 +261,7 @@ Tensor forward(Tensor z, Tensor a, Tensor b) {
   const Operand in = feature(z, "z"), w = weight(a, b);
   STD_TORCH_CHECK(in.columns == w.columns, "the weight must take as many features as z has");
   const int64_t n = w.rows;
-  Tensor out = torch::stable::new_empty(z, {in.rows, 2, n});
+  Tensor out = empty_of(z, {in.rows, 2, n});
   float* to = data<float>(out);
   multiply_all({in, turned_over(w), to, to + n, 2 * n});
   return out;
@@ -273,9 +273,9 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor z, Tensor a, Ten
   STD_TORCH_CHECK(g.rows == in.rows && g.columns == w.rows && in.columns == w.columns,
                   "grad, z and the weight must fit together");
   const int64_t n = in.columns;
-  Tensor grad_z = of_z ? torch::stable::new_empty(z, {in.rows, 2, n}) : torch::stable::new_empty(z, {0});
+  Tensor grad_z = of_z ? empty_of(z, {in.rows, 2, n}) : empty_of(z, {0});
   const std::vector<int64_t> size = of_weight ? std::vector<int64_t>{w.rows, n} : std::vector<int64_t>{0};
-  Tensor grad_a = torch::stable::new_empty(a, size), grad_b = torch::stable::new_empty(b, size);
+  Tensor grad_a = empty_of(a, size), grad_b = empty_of(b, size);
   if (of_z) {
     float* to = data<float>(grad_z);
     multiply_all({g, conjugate(w), to, to + n, 2 * n});

@@ -83,7 +83,7 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::optional<Tensor> running_power
   const Planar v = planar(z, "z");
   const Running running{running_power, batches, training, momentum};
   check_norm(z, v, running, weight);
-  Tensor out = torch::stable::empty_like(z), rstd = wide_empty(z, {v.c});
+  Tensor out = empty_as(z), rstd = wide_empty(z, {v.c});
   with_dtype(z, "magnitude_batch_norm", [&](auto zero) {
     using T = decltype(zero);
     const T* in = data<T>(z);
@@ -101,8 +101,8 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor z, std::optional<Tensor>
   const Planar v = planar(z, "z");
   check_alike(grad, v, z, "grad");
   check_norm(z, v, Running{rstd, std::nullopt, false, 0.0}, weight);
-  Tensor grad_z = torch::stable::empty_like(z);
-  Tensor grad_weight = weight ? torch::stable::empty_like(*weight) : none_like(z);
+  Tensor grad_z = empty_as(z);
+  Tensor grad_weight = weight ? empty_as(*weight) : none_like(z);
   with_dtype(z, "magnitude_batch_norm", [&](auto zero) {
     using T = decltype(zero);
     using A = wide_t<T>;

@@ -180,7 +180,7 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::vector<int64_t> kernel_size, s
   w.x.out = output_size(w.x.size, w.x.kernel, w.x.stride, w.x.padding, w.x.dilation, ceil_mode);
   const int64_t area = w.y.out * w.x.out;
   Tensor out = resized(z, v, w.y.out, w.x.out);
-  Tensor index = torch::stable::new_empty(z, {v.n, v.c, w.y.out, w.x.out}, torch::headeronly::ScalarType::Byte);
+  Tensor index = empty_of(z, {v.n, v.c, w.y.out, w.x.out}, torch::headeronly::ScalarType::Byte);
   if (out.numel() == 0) return {out, index};
   const Planar o = planar(out, "out");
   const bool last = v.layout == Layout::channels_last;

@@ -114,7 +114,7 @@ double group_size(const Planar& v, size_t groups) { return v.values() / std::max
 
 std::tuple<Tensor, Tensor> forward(Tensor z, double c, int64_t reduce) {
   const Planar v = planar(z, "z");
-  Tensor out = torch::stable::empty_like(z);
+  Tensor out = empty_as(z);
   STD_TORCH_CHECK(reduce >= 0 && reduce <= 3, "reduce must be 0, 1, 2 or 3");
   STD_TORCH_CHECK(reduce == constant || v.layout == Layout::contiguous, "a mean modulus needs a contiguous feature");
   Tensor mean = wide_empty(z, {table_length(v, reduce)});
@@ -152,7 +152,7 @@ Tensor backward(Tensor grad, Tensor z, Tensor mean, double c, int64_t reduce, bo
   check_alike(grad, v, z, "grad");
   check_vector(mean, table_length(v, reduce), "mean");
   STD_TORCH_CHECK(mean.scalar_type() == wide_dtype(z), "mean must be float32, or float64 beside float64");
-  Tensor out = torch::stable::empty_like(z);
+  Tensor out = empty_as(z);
   with_dtype(z, "magnitude_relu", [&](auto zero) {
     using T = decltype(zero);
     using A = wide_t<T>;

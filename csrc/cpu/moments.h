@@ -17,19 +17,14 @@ inline Planar real_view(const Tensor& x, const char* name) {
   v.n = x.size(0);
   v.c = x.size(1);
   v.s = 1;
-  std::vector<int64_t> plain{0, 1}, last{0};
-  for (int64_t d = 2; d < x.dim(); ++d) {
-    v.s *= x.size(d);
-    plain.push_back(d);
-    last.push_back(d);
-  }
-  last.push_back(1);
+  const int64_t dims = x.dim();
+  for (int64_t d = 2; d < dims; ++d) v.s *= x.size(d);
   v.sample = v.c * v.s;
-  if (x.numel() == 0 || dense_in_order(x, plain)) {
+  if (x.numel() == 0 || dense_in_order(x, {{}, 0, dims})) {
     v.layout = Layout::contiguous;
     v.channel = v.s, v.position = 1;
   } else {
-    STD_TORCH_CHECK(dense_in_order(x, last), name, " must be dense: contiguous or channels-last");
+    STD_TORCH_CHECK(dense_in_order(x, {{0}, 2, dims, {1}}), name, " must be dense: contiguous or channels-last");
     v.layout = Layout::channels_last;
     v.channel = 1, v.position = v.c;
   }

@@ -71,7 +71,7 @@ int64_t half_of(const PackedLayer& layer, bool channels_last) { return channels_
 Tensor forward(std::vector<Tensor> re, std::vector<Tensor> im, ScalarType dtype, bool channels_last) {
   check_pairs(re, im);
   const PackedLayers all = packed_layers(re, 1);
-  Tensor out = torch::stable::new_empty(re[0], {all.blocks}, dtype);
+  Tensor out = empty_of(re[0], {all.blocks}, dtype);
   with_stored(re[0].scalar_type(), NAME, [&](auto from_zero) {
     with_stored(dtype, NAME, [&](auto to_zero) {
       using From = decltype(from_zero);
@@ -100,7 +100,7 @@ Tensor forward(std::vector<Tensor> re, std::vector<Tensor> im, ScalarType dtype,
 Tensor backward(std::vector<Tensor> grads, ScalarType dtype, bool channels_last) {
   const PackedLayers all = packed_layers(grads, 2);
   check_blocks(grads, channels_last);
-  Tensor out = torch::stable::new_empty(grads[0], {all.pairs}, dtype);
+  Tensor out = empty_of(grads[0], {all.pairs}, dtype);
   with_stored(grads[0].scalar_type(), NAME, [&](auto from_zero) {
     with_stored(dtype, NAME, [&](auto to_zero) {
       using From = decltype(from_zero);

@@ -105,7 +105,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(Tensor x, std::optional<Tensor> runni
   STD_TORCH_CHECK(running_mean.has_value() == running_var.has_value(), "running_mean and running_var come together");
   if (batches) STD_TORCH_CHECK(batches->numel() == 1, "batches must hold one element");
   if (residual) check_real(*residual, v, x, "residual");
-  Tensor out = torch::stable::empty_like(x), mean = wide_empty(x, {v.c}), rstd = wide_empty(x, {v.c});
+  Tensor out = empty_as(x), mean = wide_empty(x, {v.c}), rstd = wide_empty(x, {v.c});
   with_dtype(x, "real_batch_norm_relu", [&](auto zero) {
     using T = decltype(zero);
     using A = wide_t<T>;
@@ -174,10 +174,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, Ten
   check_real(grad, v, x, "grad");
   check_real(out, v, x, "out");
   check_norm(x, v, mean, rstd, weight, std::nullopt);
-  Tensor grad_x = torch::stable::empty_like(x);
-  Tensor grad_residual = has_residual ? torch::stable::empty_like(x) : none_like(x);
-  Tensor grad_weight = weight ? torch::stable::empty_like(*weight) : none_like(x);
-  Tensor grad_bias = weight ? torch::stable::empty_like(*weight) : none_like(x);
+  Tensor grad_x = empty_as(x);
+  Tensor grad_residual = has_residual ? empty_as(x) : none_like(x);
+  Tensor grad_weight = weight ? empty_as(*weight) : none_like(x);
+  Tensor grad_bias = weight ? empty_as(*weight) : none_like(x);
   with_dtype(x, "real_batch_norm_relu", [&](auto zero) {
     using T = decltype(zero);
     using A = wide_t<T>;

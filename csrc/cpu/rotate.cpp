@@ -61,8 +61,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> o
   STD_TORCH_CHECK(v.layout != Layout::interleaved, "grad must be contiguous or channels-last");
   if (out) check_alike(*out, v, grad, "out");
   check_vector(theta, v.n, "theta");
-  Tensor grad_a = real_from(grad, v), grad_b = torch::stable::empty_like(grad_a);
-  Tensor grad_theta = out ? torch::stable::empty_like(theta) : none_like(theta);
+  Tensor grad_a = real_from(grad, v), grad_b = empty_as(grad_a);
+  Tensor grad_theta = out ? empty_as(theta) : none_like(theta);
   with_dtype(grad, "rotate", [&](auto zero) {
     using T = decltype(zero);
     const T* g = data<T>(grad);

@@ -25,7 +25,7 @@ CVK_CLONES void turn_runs(const T* re, const T* im, T* out_re, T* out_im, const 
 Tensor forward(Tensor z, Tensor theta) {
   const Planar v = planar(z, "z");
   check_vector(theta, v.n, "theta");
-  Tensor out = torch::stable::empty_like(z);
+  Tensor out = empty_as(z);
   with_dtype(z, "rotate_phase", [&](auto zero) {
     using T = decltype(zero);
     const T* in = data<T>(z);
@@ -45,8 +45,8 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> out, Tens
   const Planar v = planar(grad, "grad");
   if (out) check_alike(*out, v, grad, "out");
   check_vector(theta, v.n, "theta");
-  Tensor grad_z = torch::stable::empty_like(grad);
-  Tensor grad_theta = out ? torch::stable::empty_like(theta) : none_like(theta);
+  Tensor grad_z = empty_as(grad);
+  Tensor grad_theta = out ? empty_as(theta) : none_like(theta);
   with_dtype(grad, "rotate_phase", [&](auto zero) {
     using T = decltype(zero);
     const T *g = data<T>(grad), *y = data_or_null<T>(out);

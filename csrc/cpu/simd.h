@@ -109,7 +109,7 @@ inline torch::headeronly::ScalarType wide_dtype(const Tensor& t) {
 }
 
 inline Tensor wide_empty(const Tensor& like, const std::vector<int64_t>& sizes) {
-  return torch::stable::new_empty(like, sizes, wide_dtype(like));
+  return empty_of(like, sizes, wide_dtype(like));
 }
 
 }  // namespace cvk

@@ -100,7 +100,7 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> h, Tensor
   if (h) check_alike(*h, v, grad, "h");
   check_vector(theta, v.n * K, "theta");
   STD_TORCH_CHECK(grad.numel() == v.n * K * plane, "grad must hold one reading for each angle");
-  Tensor grad_theta = h ? torch::stable::empty_like(theta) : none_like(theta);
+  Tensor grad_theta = h ? empty_as(theta) : none_like(theta);
   with_dtype(grad, "unrotate", [&](auto zero) {
     using T = decltype(zero);
     const T *g = data<T>(grad), *in = data_or_null<T>(h);

@@ -123,7 +123,7 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::optional<Tensor> running_power
   const Planar v = planar(z, "z");
   if (residual) check_alike(*residual, v, z, "residual"), check_device(*residual, z, "residual");
   const OnDevice guard(z);
-  Tensor out = torch::stable::empty_like(z), rstd = torch::stable::new_empty(z, {v.c}, wide_of(z));
+  Tensor out = empty_as(z), rstd = empty_of(z, {v.c}, wide_of(z));
   with_dtype(z, "batch_norm_relu", [&](auto zero) {
     using T = decltype(zero);
     using A = wide_t<T>;
@@ -151,9 +151,9 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, std::option
   STD_TORCH_CHECK(z.has_value() || !weight.has_value(), "with a weight the backward needs z");
   check_rstd(rstd, v, out);
   const OnDevice guard(out);
-  Tensor grad_z = torch::stable::empty_like(out);
-  Tensor grad_residual = residual ? torch::stable::empty_like(out) : none_like(out);
-  Tensor grad_weight = weight ? torch::stable::empty_like(*weight) : none_like(out);
+  Tensor grad_z = empty_as(out);
+  Tensor grad_residual = residual ? empty_as(out) : none_like(out);
+  Tensor grad_weight = weight ? empty_as(*weight) : none_like(out);
   if (v.values() == 0) {
     if (weight) torch::stable::zero_(grad_weight);
     return {grad_z, grad_residual, grad_weight};

@@ -83,7 +83,7 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::optional<Tensor> running_power
                                    std::optional<Tensor> batches, bool training, double momentum, double eps) {
   const Planar v = planar(z, "z");
   const OnDevice guard(z);
-  Tensor out = torch::stable::empty_like(z), rstd = torch::stable::new_empty(z, {v.c}, wide_of(z));
+  Tensor out = empty_as(z), rstd = empty_of(z, {v.c}, wide_of(z));
   with_dtype(z, "magnitude_batch_norm", [&](auto zero) {
     using T = decltype(zero);
     using A = wide_t<T>;
@@ -104,8 +104,8 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor z, std::optional<Tensor>
   check_alike(grad, v, z, "grad");
   check_device(grad, z, "grad");
   const OnDevice guard(z);
-  Tensor grad_z = torch::stable::empty_like(z);
-  Tensor grad_weight = weight ? torch::stable::empty_like(*weight) : none_like(z);
+  Tensor grad_z = empty_as(z);
+  Tensor grad_weight = weight ? empty_as(*weight) : none_like(z);
   if (v.values() == 0) {
     if (weight) torch::stable::zero_(grad_weight);
     return {grad_z, grad_weight};

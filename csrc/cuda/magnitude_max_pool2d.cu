@@ -117,7 +117,7 @@ std::tuple<Tensor, Tensor> forward(Tensor z, std::vector<int64_t> kernel, std::v
   const auto [y, x] = axes({z.size(3), z.size(4)}, kernel, stride, padding, dilation, size);
   Tensor out = resized(z, v, y.out, x.out);
   const std::vector<int64_t> index_size{z.size(0), z.size(2), y.out, x.out};
-  Tensor index = torch::stable::new_empty(z, index_size, ScalarType::Byte);
+  Tensor index = empty_of(z, index_size, ScalarType::Byte);
   const int64_t count = index.numel();
   if (count == 0) return {out, index};
   const bool small = narrow(y, count) && narrow(x, count);

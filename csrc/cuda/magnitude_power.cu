@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
 Tensor forward(Tensor z) {
   const Planar v = planar(z, "z");
   const OnDevice guard(z);
-  Tensor out = torch::stable::new_empty(z, {v.c}, wide_of(z));
+  Tensor out = empty_of(z, {v.c}, wide_of(z));
   if (v.values() == 0) return torch::stable::zero_(out);
   with_dtype(z, "magnitude_power", [&](auto zero) {
     using T = decltype(zero);

@@ -248,8 +248,8 @@ std::tuple<Tensor, Tensor> forward(Tensor z, double c, int64_t reduce) {
   const Planar v = planar(z, "z");
   STD_TORCH_CHECK(reduce >= 0 && reduce <= 3, "reduce must be 0, 1, 2 or 3");
   const OnDevice guard(z);
-  Tensor out = torch::stable::empty_like(z);
-  Tensor mean = torch::stable::new_empty(z, {table_length(v, reduce)}, wide_of(z));
+  Tensor out = empty_as(z);
+  Tensor mean = empty_of(z, {table_length(v, reduce)}, wide_of(z));
   if (v.values() == 0) {
     if (reduce != constant) torch::stable::fill_(mean, NAN);  // 0 / 0
     return {out, mean};
@@ -289,7 +289,7 @@ Tensor backward(Tensor grad, Tensor z, Tensor mean, double c, int64_t reduce, bo
   check_vector(mean, table_length(v, reduce), "mean");
   STD_TORCH_CHECK(mean.scalar_type() == wide_of(z), "mean must be float32, or float64 with float64 features");
   const OnDevice guard(z);
-  Tensor out = torch::stable::empty_like(z);
+  Tensor out = empty_as(z);
   if (v.values() == 0) return out;
   with_dtype(z, "magnitude_relu", [&](auto zero) {
     using T = decltype(zero);

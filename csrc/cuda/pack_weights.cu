@@ -120,7 +120,7 @@ Tensor forward(std::vector<Tensor> re, std::vector<Tensor> im, ScalarType dtype,
   const PackedLayers all = packed_layers(re, 1);
   for (size_t n = 0; n < re.size(); ++n) check_device(re[n], re[0], "a weight"), check_device(im[n], re[0], "a weight");
   const OnDevice guard(re[0]);
-  Tensor out = torch::stable::new_empty(re[0], {all.blocks}, dtype);
+  Tensor out = empty_of(re[0], {all.blocks}, dtype);
   with_dtype(re[0], "pack_weights", [&](auto from) {
     with_dtype(dtype, "pack_weights", [&](auto to) {
       using To = decltype(to);
@@ -137,7 +137,7 @@ Tensor backward(std::vector<Tensor> grads, ScalarType dtype, bool channels_last)
   check_blocks(grads, channels_last);
   for (const Tensor& g : grads) check_device(g, grads[0], "a gradient");
   const OnDevice guard(grads[0]);
-  Tensor out = torch::stable::new_empty(grads[0], {all.pairs}, dtype);
+  Tensor out = empty_of(grads[0], {all.pairs}, dtype);
   with_dtype(grads[0], "pack_weights", [&](auto from) {
     with_dtype(dtype, "pack_weights", [&](auto to) {
       using To = decltype(to);

@@ -232,11 +232,10 @@ Planar real(const Tensor& t, const char* name) {
   STD_TORCH_CHECK(t.dim() >= 2, name, " must be [N, C, *]");
   Planar v{};
   v.n = t.size(0), v.c = t.size(1), v.s = 1;
-  std::vector<int64_t> plain{0, 1}, last{0};
-  for (int64_t d = 2; d < t.dim(); ++d) v.s *= t.size(d), plain.push_back(d), last.push_back(d);
-  last.push_back(1);
-  v.layout = t.numel() == 0 || dense_in_order(t, plain) ? Layout::contiguous : Layout::channels_last;
-  STD_TORCH_CHECK(v.layout == Layout::contiguous || dense_in_order(t, last), name,
+  const int64_t dims = t.dim();
+  for (int64_t d = 2; d < dims; ++d) v.s *= t.size(d);
+  v.layout = t.numel() == 0 || dense_in_order(t, {{}, 0, dims}) ? Layout::contiguous : Layout::channels_last;
+  STD_TORCH_CHECK(v.layout == Layout::contiguous || dense_in_order(t, {{0}, 2, dims, {1}}), name,
                   " must be dense: contiguous or channels-last");
   return v;
 }
@@ -264,8 +263,8 @@ std::tuple<Tensor, Tensor, Tensor> forward(Tensor x, std::optional<Tensor> runni
   const Planar v = real(x, "x");
   if (residual) check_as(*residual, v, x, "residual");
   const OnDevice guard(x);
-  Tensor out = torch::stable::empty_like(x);
-  Tensor mean = torch::stable::new_empty(x, {v.c}, wide_of(x)), rstd = torch::stable::empty_like(mean);
+  Tensor out = empty_as(x);
+  Tensor mean = empty_of(x, {v.c}, wide_of(x)), rstd = empty_as(mean);
   const bool batch = training || !running_mean || !running_var;
   with_dtype(x, "real_batch_norm_relu", [&](auto zero) {
     using T = decltype(zero);
@@ -317,10 +316,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(Tensor grad, Tensor out, Ten
   check_as(grad, v, x, "grad"), check_as(out, v, x, "out");
   check_rstd(rstd, v, x), check_rstd(mean, v, x);
   const OnDevice guard(x);
-  Tensor grad_x = torch::stable::empty_like(x);
-  Tensor grad_weight = weight ? torch::stable::empty_like(*weight) : none_like(x);
-  Tensor grad_bias = weight ? torch::stable::empty_like(*weight) : none_like(x);
-  Tensor grad_residual = has_residual ? torch::stable::empty_like(x) : none_like(x);
+  Tensor grad_x = empty_as(x);
+  Tensor grad_weight = weight ? empty_as(*weight) : none_like(x);
+  Tensor grad_bias = weight ? empty_as(*weight) : none_like(x);
+  Tensor grad_residual = has_residual ? empty_as(x) : none_like(x);
   if (v.values() == 0) {
     torch::stable::zero_(grad_weight);
     torch::stable::zero_(grad_bias);

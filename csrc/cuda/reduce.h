@@ -2,6 +2,7 @@
 // for bit. A first launch leaves one partial result a program, the next one adds them up.
 #pragma once
 
+#include "../common/shape.h"
 #include "walk.h"
 
 namespace cvk {
@@ -143,7 +144,7 @@ CVK_DEVICE void spread(const Walk& w, const A* table, A (&x)[V]) {
 // Room for the partial results of a walk, `each` numbers of the wide type for one.
 inline Tensor room_for(const Walk& w, const Tensor& like, int64_t each = 1) {
   const int64_t channels = w.last ? w.columns : w.groups;
-  return torch::stable::new_empty(like, {channels * w.programs * each}, wide_of(like));
+  return empty_of(like, {channels * w.programs * each}, wide_of(like));
 }
 
 // f(Form{}) for features of dtype T: by packs where `packs` says so, else one by one. Each form costs compile time for

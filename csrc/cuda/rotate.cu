@@ -83,8 +83,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> o
   if (out) check_alike(*out, v, grad, "out"), check_device(*out, grad, "out");
   const OnDevice guard(grad);
   const Angles angles = angles_of(theta, v.n, grad);
-  Tensor grad_a = real_from(grad, v), grad_b = torch::stable::empty_like(grad_a);
-  Tensor grad_theta = out ? torch::stable::empty_like(theta) : none_like(theta);
+  Tensor grad_a = real_from(grad, v), grad_b = empty_as(grad_a);
+  Tensor grad_theta = out ? empty_as(theta) : none_like(theta);
   if (v.values() == 0) {
     torch::stable::zero_(grad_theta);
     return {grad_a, grad_b, grad_theta};

@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
 Tensor turn(const Tensor& in, const Planar& v, const std::optional<Tensor>& out, const Tensor& theta, bool back,
             const Tensor* grad_theta) {
   const Angles angles = angles_of(theta, v.n, in);
-  Tensor to = torch::stable::empty_like(in);
+  Tensor to = empty_as(in);
   if (v.values() == 0) return to;
   with_dtype(in, "rotate_phase", [&](auto zero) {
     using T = decltype(zero);
@@ -63,7 +63,7 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> out, Tens
   const Planar v = planar(grad, "grad");
   if (out) check_alike(*out, v, grad, "out"), check_device(*out, grad, "out");
   const OnDevice guard(grad);
-  Tensor grad_theta = out ? torch::stable::empty_like(theta) : none_like(theta);
+  Tensor grad_theta = out ? empty_as(theta) : none_like(theta);
   if (v.values() == 0) torch::stable::zero_(grad_theta);
   Tensor grad_z = turn(grad, v, out, theta, true, &grad_theta);
   return {grad_z, grad_theta};

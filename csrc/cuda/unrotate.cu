@@ -133,7 +133,7 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> h, Tensor
   const Angles angles = angles_of(theta, v.n * K, grad);
   STD_TORCH_CHECK(grad.numel() == v.n * K * plane, "grad must hold one reading for each angle");
   STD_TORCH_CHECK(v.n * K <= kMostBlocks, "more angles than one launch holds");
-  Tensor grad_theta = h ? torch::stable::empty_like(theta) : none_like(theta);
+  Tensor grad_theta = h ? empty_as(theta) : none_like(theta);
   if (grad.numel() == 0) {
     torch::stable::zero_(grad_h);
     torch::stable::zero_(grad_theta);
