@@ -1,8 +1,8 @@
 // cvkernels._autograd: the node that a kernel leaves in autograd's graph, without a line of Python in the backward
-// pass.
+// pass, nor, where one operator is the whole of a Function's forward, in that.
 //
 // An autograd.Function of cvkernels/ops is the definition; this runs it where no transform is under way, and calls its
-// backward operator with no interpreter in between. It knows no operation: what is kept, and for which operator, its
+// operators with no interpreter in between. It knows no operation: what is kept, and for which operator, its
 // Function says. LibTorch's stable ABI has no autograd, so this is bound to the torch that it was built with; with
 // another one cvkernels does not load it, and the Function itself runs.
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -27,30 +27,46 @@ using torch::autograd::variable_list;
 
 namespace cvkernels {  // its name shows in autograd's messages
 
-// One Function. Made once and never freed: nodes of a graph point to it, and may outlive the module.
-struct Operation {
-  std::string name;            // of the backward operator, without its namespace
-  std::vector<int64_t> order;  // for each differentiable input, the first ones, which result of the backward it gets
-  py::function forward, kept, differentiably;
-  std::optional<c10::OperatorHandle> handles[2];
+// An operator of both namespaces, looked up once.
+class Handle {
+ public:
+  explicit Handle(std::string name) : name_(std::move(name)) {}
 
-  const c10::OperatorHandle& backward(bool triton) {
-    auto& handle = handles[triton];
+  const std::string& name() const { return name_; }
+  const c10::OperatorHandle& of(bool triton) {
+    auto& handle = handles_[triton];
     if (!handle) {
       const std::string space = triton ? "cvkernels_triton::" : "cvkernels::";
-      handle = c10::Dispatcher::singleton().findSchemaOrThrow((space + name).c_str(), "");
+      handle = c10::Dispatcher::singleton().findSchemaOrThrow((space + name_).c_str(), "");
     }
     return *handle;
   }
+
+ private:
+  std::string name_;
+  std::optional<c10::OperatorHandle> handles_[2];
+};
+
+// One Function. Made once and never freed: nodes of a graph point to it, and may outlive the module.
+struct Operation {
+  Handle backward;
+  std::vector<int64_t> order;  // for each differentiable input, the first ones, which result of the backward it gets
+  Handle forward;           // of the first `takes` inputs; none where takes is 0: then the Function's own runs
+  size_t takes;
+  py::function own_forward, kept, differentiably;
 };
 
 const Tensor& tensor_of(PyObject* object) { return THPVariable_Unpack(object); }
 
 py::object object_of(const Tensor& t) { return py::reinterpret_steal<py::object>(THPVariable_Wrap(t)); }
 
+bool is_tensor(PyObject* object) { return THPVariable_CheckExact(object) || THPVariable_Check(object); }
+
 IValue constant(PyObject* object, const c10::Type& type) {
   IValue value;
   switch (type.kind()) {
+    case c10::TypeKind::OptionalType:
+      return object == Py_None ? value : constant(object, *type.expectRef<c10::OptionalType>().getElementType());
     case c10::TypeKind::FloatType:
       value = PyFloat_AsDouble(object);
       break;
@@ -137,7 +153,7 @@ struct Operator : torch::autograd::Function<Operator> {
       differentiably(kept, stack);
     } else {
       at::AutoDispatchBelowADInplaceOrView below;
-      kept.operation->backward(kept.triton).callBoxed(stack);
+      kept.operation->backward.of(kept.triton).callBoxed(stack);
     }
     variable_list out(kept.results.size() + 3);  // the last are of forward's other arguments
     for (size_t i = 0; i < kept.results.size(); ++i) {
@@ -174,49 +190,81 @@ struct Operator : torch::autograd::Function<Operator> {
   }
 };
 
-// The Function's forward, without a graph; then its node. What else came out is for the backward alone: None.
+bool on_triton(const py::args& inputs) {
+  return PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(inputs.ptr(), inputs.size() - 1), "triton") == 0;
+}
+
+py::object called(const py::function& f, PyObject* arguments) {
+  auto result = py::reinterpret_steal<py::object>(PyObject_CallObject(f.ptr(), arguments));
+  if (!result) throw py::error_already_set();
+  return result;
+}
+
+// The Function's forward, without a graph.
+py::object run(Operation& operation, const py::args& inputs) {
+  at::AutoGradMode off(false);
+  if (operation.takes == 0) return called(operation.own_forward, inputs.ptr());
+  const auto& handle = operation.forward.of(on_triton(inputs));
+  const auto& expected = handle.schema().arguments();
+  torch::jit::Stack stack;
+  stack.reserve(expected.size());
+  TORCH_CHECK(operation.takes == expected.size() && operation.takes < inputs.size(), "cvkernels: ",
+              operation.forward.name(), " takes ", expected.size(), " arguments, not ", operation.takes);
+  for (size_t i = 0; i < operation.takes; ++i) {
+    PyObject* object = PyTuple_GET_ITEM(inputs.ptr(), i);
+    stack.push_back(is_tensor(object) ? IValue(tensor_of(object)) : constant(object, *expected[i].type()));
+  }
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    handle.callBoxed(stack);
+  }
+  if (stack.size() == 1) return object_of(stack[0].toTensor());
+  py::tuple results(stack.size());
+  for (size_t i = 0; i < stack.size(); ++i) results[i] = object_of(stack[i].toTensor());
+  return std::move(results);
+}
+
+// The Function's forward; then its node, where a gradient is recorded. What else came out is for the backward alone, and
+// None then.
 py::object apply(Operation& operation, const py::args& inputs) {
+  const std::string& name = operation.backward.name();
   const size_t count = operation.order.size();
-  TORCH_CHECK(inputs.size() > count, "cvkernels: ", operation.name, " was given ", inputs.size(), " inputs");
+  TORCH_CHECK(inputs.size() > count, "cvkernels: ", name, " was given ", inputs.size(), " inputs");
   Kept kept(operation);
   variable_list tensors, saved;
   py::tuple wanted(count);
+  bool any = false;
   for (size_t i = 0; i < count; ++i) {
     PyObject* object = PyTuple_GET_ITEM(inputs.ptr(), i);
+    bool requires_grad = false;
     if (object != Py_None) {
       tensors.push_back(tensor_of(object));
       kept.results.push_back(operation.order[i]);
+      requires_grad = tensors.back().requires_grad();
     }
-    wanted[i] = py::bool_(object != Py_None && tensors.back().requires_grad());
+    any |= requires_grad;
+    wanted[i] = py::bool_(requires_grad);
   }
-  const auto called = [](const py::function& f, PyObject* arguments) {
-    auto result = py::reinterpret_steal<py::object>(PyObject_CallObject(f.ptr(), arguments));
-    if (!result) throw py::error_already_set();
-    return result;
-  };
-  py::object result;
-  {
-    at::AutoGradMode off(false);
-    result = called(operation.forward, inputs.ptr());
-  }
+  const py::object result = run(operation, inputs);
+  if (!any || !at::GradMode::is_enabled()) return result;
   const bool several = PyTuple_Check(result.ptr());
   const Tensor out = tensor_of(several ? PyTuple_GET_ITEM(result.ptr(), 0) : result.ptr());
   const py::object arguments = called(operation.kept, py::make_tuple(inputs, result, wanted).ptr());
 
-  kept.triton = PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(inputs.ptr(), inputs.size() - 1), "triton") == 0;
+  kept.triton = on_triton(inputs);
   kept.strides = out.strides().vec();
-  const auto& expected = operation.backward(kept.triton).schema().arguments();
+  const auto& expected = operation.backward.of(kept.triton).schema().arguments();
   const size_t given = PyTuple_Size(arguments.ptr());
-  TORCH_CHECK(given + 1 == expected.size(), "cvkernels: ", operation.name, " takes ", expected.size() - 1,
+  TORCH_CHECK(given + 1 == expected.size(), "cvkernels: ", name, " takes ", expected.size() - 1,
               " arguments after the gradient, got ", given);
   for (size_t i = 0; i < given; ++i) {
     PyObject* object = PyTuple_GET_ITEM(arguments.ptr(), i);
-    const bool is_tensor = THPVariable_Check(object);
-    if (is_tensor) {
+    const bool tensor = is_tensor(object);
+    if (tensor) {
       kept.places.push_back(static_cast<int64_t>(i));
       saved.push_back(tensor_of(object));
     }
-    kept.arguments.push_back(is_tensor || object == Py_None ? IValue() : constant(object, *expected[i + 1].type()));
+    kept.arguments.push_back(tensor || object == Py_None ? IValue() : constant(object, *expected[i + 1].type()));
   }
   const py::object y = object_of(Operator::apply(at::TensorList(tensors), &out, &saved, &kept));
   return several ? py::object(py::make_tuple(y, py::none())) : y;
@@ -225,14 +273,16 @@ py::object apply(Operation& operation, const py::args& inputs) {
 }  // namespace cvkernels
 
 PYBIND11_MODULE(_autograd, m) {
+  using cvkernels::Handle;
   using cvkernels::Operation;
   m.doc() = "Nodes of autograd's graph for cvkernels' operators, for the torch of this name alone.";
   m.attr("torch") = CVK_TORCH;
   py::class_<Operation, std::unique_ptr<Operation, py::nodelete>>(m, "Operation")
-      .def(py::init([](std::string name, std::vector<int64_t> order, py::function forward, py::function kept,
-                       py::function differentiably) {
-        return std::unique_ptr<Operation, py::nodelete>(new Operation{
-            std::move(name), std::move(order), std::move(forward), std::move(kept), std::move(differentiably), {}});
+      .def(py::init([](std::string backward, std::vector<int64_t> order, std::string forward, size_t takes,
+                       py::function own_forward, py::function kept, py::function differentiably) {
+        return std::unique_ptr<Operation, py::nodelete>(
+            new Operation{Handle(std::move(backward)), std::move(order), Handle(std::move(forward)), takes,
+                          std::move(own_forward), std::move(kept), std::move(differentiably)});
       }))
       .def("apply", &cvkernels::apply);
 }

@@ -317,6 +317,7 @@ class KernelSuite(Suite):
         drawn, found = self.tensors(form, self.ODD, device=kernel.device), []
         for nodes in (house.nodes(), None):
             monkeypatch.setattr(house, "nodes", lambda nodes=nodes: nodes)
+            monkeypatch.setattr(autograd, "_NODES", {})
             monkeypatch.setattr(autograd, "_SHORT", {})
             tensors = leaves(drawn, self.FIXED)
             torch.manual_seed(0)

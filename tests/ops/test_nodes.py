@@ -23,6 +23,7 @@ def nodes(request, monkeypatch):
         monkeypatch.setattr(backend, "nodes", lambda: None)
     elif backend.nodes() is None:
         pytest.skip("the library was built for another torch")
+    monkeypatch.setattr(autograd, "_NODES", {})
     monkeypatch.setattr(autograd, "_SHORT", {})
     return request.param
 

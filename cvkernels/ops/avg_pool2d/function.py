@@ -88,12 +88,8 @@ def _torchs(z, *window):
     return real.avg_pool2d(z.flatten(1, 2), *window).unflatten(1, (2, -1))
 
 
-@fused("avg_pool2d")
+@fused("avg_pool2d", takes=7)
 class _AvgPool2d(torch.autograd.Function):
-    @staticmethod
-    def forward(z, *window_and_backend):
-        return torch.ops.cvkernels.avg_pool2d_forward.default(z, *window_and_backend[:-1])
-
     @staticmethod
     def kept(inputs, output, wanted):
         z, kernel, stride, padding, _, count_padding, divisor, _ = inputs
@@ -109,12 +105,8 @@ class _AvgPool2d(torch.autograd.Function):
         return (flat.unflatten(1, (2, -1)),)
 
 
-@fused("adaptive_avg_pool2d")
+@fused("adaptive_avg_pool2d", takes=2)
 class _AdaptiveAvgPool2d(torch.autograd.Function):
-    @staticmethod
-    def forward(z, size, _):
-        return torch.ops.cvkernels.adaptive_avg_pool2d_forward.default(z, size)
-
     @staticmethod
     def kept(inputs, output, wanted):
         z = inputs[0]

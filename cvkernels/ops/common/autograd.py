@@ -41,13 +41,15 @@ def _refusing(name: str, grads: tuple, inputs: tuple) -> tuple:
     return _Refuse.apply(name, *grads, *inputs)[: len(grads)]
 
 
-def fused(name: str, order: tuple[int, ...] = (0,), backward: str = ""):
+def fused(name: str, order: tuple[int, ...] = (0,), backward: str = "", takes: int = 0):
     """For the Function of an operation with one operator each way: it says what its backward operator takes, and gets
     ``setup_context`` and ``backward`` from here.
 
     Args:
         name: the operation's.   backward: the operator; by default ``<name>_backward``.
         order: for each differentiable input (they stand first) which result of that operator is its gradient.
+        takes: where the operator ``<name>_forward`` is the whole forward, how many of the inputs it takes, the first
+        ones; else the class says its own.
     Of the class:
         ``forward(*inputs)``: the last input is the backend. What comes out beside the first result is not
         differentiable, and there for the backward pass alone.
@@ -55,9 +57,14 @@ def fused(name: str, order: tuple[int, ...] = (0,), backward: str = ""):
         differentiable input, whether its gradient is.
         ``again(grad, *kept)``: the gradients in torch's own operations, for a double backward; without it that refuses.
     """
-    operator = backward or f"{name}_backward"
+    operator, whole_forward = backward or f"{name}_backward", f"{name}_forward"
 
     def completed(cls):
+        def forward(*inputs):
+            return getattr(backend.operators(inputs[-1]), whole_forward).default(*inputs[:takes])
+
+        if takes:
+            cls.forward = staticmethod(forward)
         kept, again = cls.kept, getattr(cls, "again", None)
 
         def setup_context(ctx, inputs, output):
@@ -91,7 +98,8 @@ def fused(name: str, order: tuple[int, ...] = (0,), backward: str = ""):
             return _refusing(name, grads, tuple(x for x in (*arguments, grad) if isinstance(x, Tensor)))
 
         cls.setup_context, cls.backward = staticmethod(setup_context), staticmethod(backward_of)
-        cls.operator, cls.order, cls.differentiably = operator, order, staticmethod(differentiably)
+        cls.operators, cls.takes = (whole_forward, operator), takes
+        cls.order, cls.differentiably = order, staticmethod(differentiably)
         return cls
 
     return completed
@@ -114,52 +122,61 @@ def whole(x: Tensor) -> Tensor:
     return torch.unsafe_split_with_sizes(x, (x.shape[0],))[0]
 
 
+_NODES: dict[type, Callable | None] = {}
 _SHORT: dict[type, Callable] = {}
 
 
 def applied(function, *tensors: Tensor | None):
-    """What to call in place of ``function.apply`` where no functorch transform needs it: the forward if no gradient of
+    """What to call in place of ``function.apply`` where no transform needs it: the forward if no gradient of
     ``tensors`` is recorded; else, outside torch.compile, a shorter way to the same node of the graph.
-    Forward and backward in us, AMD EPYC, two threads, a Function without ``setup_context`` and a node in C++:
-    magnitude_relu 263, 209 (4x4x2x2) and 396, 355 (64x64x8x8); batch_norm_relu 299, 234 and 741, 666.
     """
     compiling = torch.compiler.is_compiling()
-    if not compiling and torch._C._are_functorch_transforms_active():
-        return function.apply
-    # in forward mode an operator called alone would drop the derivative without a word; a Function without one refuses
-    if forward_ad._current_level < 0:
-        for t in tensors:
-            if t is not None and t.requires_grad and torch.is_grad_enabled():
-                break
-        else:
-            return function.forward
-    if compiling:
-        return function.apply
-    short = _SHORT.get(function)
-    if short is None:
-        short = _SHORT[function] = _short(function).apply
-    return short
+    if not compiling:
+        # in forward mode an operator called alone would drop the derivative without a word; a Function without one
+        # refuses
+        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+            return function.apply
+        node = _NODES[function] if function in _NODES else _node(function)
+        if node is not None:
+            return node
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return function.apply if compiling else _SHORT.get(function) or _short(function)
+    return function.forward
 
 
-def _short(function):
-    """A node in C++ for an operation with one operator each way, where that was built for this torch; else the same
-    Function without ``setup_context``. What is ``kept`` for the backward alone comes out as None of both."""
-    of_one_operator, nodes = hasattr(function, "operator"), backend.nodes()
-    if of_one_operator and nodes is not None:
-        parts = function.forward, function.kept, function.differentiably
-        return nodes.Operation(function.operator, function.order, *parts)
-    forward, setup_context = function.forward, function.setup_context
+def _node(function) -> Callable | None:
+    """For an operation with one operator each way, where that was built for this torch: its forward and its node in
+    C++, which sees by itself whether a gradient is recorded. What is ``kept`` for the backward alone comes out as None
+    then."""
+    nodes = backend.nodes() if hasattr(function, "operators") else None
+    if nodes is None:
+        _NODES[function] = None
+    else:
+        forward, backward = function.operators
+        made = nodes.Operation(
+            backward, function.order, forward, function.takes, function.forward, function.kept, function.differentiably
+        )
+        _NODES[function] = made.apply
+    return _NODES[function]
+
+
+def _short(function) -> Callable:
+    """The same Function without ``setup_context``, which takes torch 20 us. What is ``kept`` for the backward alone
+    comes out as None."""
+    forward, setup_context, of_one_operator = function.forward, function.setup_context, hasattr(function, "operators")
 
     def both(ctx, *args):
         out = forward(*args)
         setup_context(ctx, args, out)
         return (out[0], *(None,) * (len(out) - 1)) if of_one_operator and isinstance(out, tuple) else out
 
-    return type(
+    made = type(
         function.__name__,
         (torch.autograd.Function,),
         {"forward": staticmethod(both), "backward": staticmethod(function.backward)},
     )
+    _SHORT[function] = made.apply
+    return made.apply
 
 
 def mapped() -> bool:

@@ -61,12 +61,8 @@ def _masked(z: Tensor, p: float, positions: tuple) -> Tensor:
     return laid_out(z * mask, z)
 
 
-@fused("dropout", backward="dropout_forward")
+@fused("dropout", backward="dropout_forward", takes=3)
 class _Dropout(torch.autograd.Function):
-    @staticmethod
-    def forward(z, seed, p, chosen):
-        return backend.operators(chosen).dropout_forward.default(z, seed, p)
-
     @staticmethod
     def kept(inputs, output, wanted):
         return inputs[1:3]

@@ -117,12 +117,8 @@ class _Turned(torch.autograd.Function):
         return _gradients(grad, *ctx.saved_tensors, ctx.needs_input_grad)
 
 
-@fused("linear_product", order=(0, 1, 2))
+@fused("linear_product", order=(0, 1, 2), takes=3)
 class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(z, a, b, _):
-        return torch.ops.cvkernels.linear_product_forward.default(z, a, b)
-
     @staticmethod
     def kept(inputs, output, wanted):
         return *inputs[:3], wanted[0], wanted[1] or wanted[2]

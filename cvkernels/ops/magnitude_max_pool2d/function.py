@@ -92,12 +92,8 @@ def _flat(index, W, kernel, step, pad, spread):
     return flat.masked_fill(k == NOTHING, -1)
 
 
-@fused("magnitude_max_pool2d")
+@fused("magnitude_max_pool2d", takes=6)
 class _MagnitudeMaxPool2d(torch.autograd.Function):
-    @staticmethod
-    def forward(z, kernel, step, pad, spread, ceil_mode, chosen):
-        return backend.operators(chosen).magnitude_max_pool2d_forward.default(z, kernel, step, pad, spread, ceil_mode)
-
     @staticmethod
     def kept(inputs, output, wanted):
         z, *window, _, _ = inputs

@@ -54,12 +54,8 @@ def _run(z, *settings):
     return applied(_MagnitudeReLU, z)(z, *settings)[0]
 
 
-@fused("magnitude_relu")
+@fused("magnitude_relu", takes=3)
 class _MagnitudeReLU(torch.autograd.Function):
-    @staticmethod
-    def forward(z, c, reduce, detach_modulus, chosen):
-        return backend.operators(chosen).magnitude_relu_forward.default(z, c, reduce)
-
     @staticmethod
     def kept(inputs, output, wanted):
         z, c, reduce, detach_modulus, _ = inputs

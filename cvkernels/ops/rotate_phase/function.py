@@ -39,12 +39,8 @@ def rotate_phase(z: Tensor, theta: Tensor) -> Tensor:
     return leave(y, was_complex)
 
 
-@fused("rotate_phase", order=(0, 1))
+@fused("rotate_phase", order=(0, 1), takes=2)
 class _RotatePhase(torch.autograd.Function):
-    @staticmethod
-    def forward(z, theta, chosen):
-        return backend.operators(chosen).rotate_phase_forward.default(z, theta)
-
     @staticmethod
     def kept(inputs, output, wanted):
         return output if wanted[1] else None, inputs[1]

@@ -43,12 +43,8 @@ def unrotate(h: Tensor, theta: Tensor) -> Tensor:
     return run(h, theta.contiguous(), chosen)
 
 
-@fused("unrotate", order=(0, 1))
+@fused("unrotate", order=(0, 1), takes=2)
 class _Unrotate(torch.autograd.Function):
-    @staticmethod
-    def forward(h, theta, chosen):
-        return backend.operators(chosen).unrotate_forward.default(h, theta)
-
     @staticmethod
     def kept(inputs, output, wanted):
         h, theta, _ = inputs
