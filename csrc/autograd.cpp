@@ -51,7 +51,7 @@ class Handle {
 struct Operation {
   Handle backward;
   std::vector<int64_t> order;  // for each differentiable input, the first ones, which result of the backward it gets
-  Handle forward;           // of the first `takes` inputs; none where takes is 0: then the Function's own runs
+  Handle forward;              // of the first `takes` inputs; none where takes is 0: then the Function's own runs
   size_t takes;
   py::function own_forward, kept, differentiably;
 };
@@ -208,8 +208,8 @@ py::object run(Operation& operation, const py::args& inputs) {
   const auto& expected = handle.schema().arguments();
   torch::jit::Stack stack;
   stack.reserve(expected.size());
-  TORCH_CHECK(operation.takes == expected.size() && operation.takes < inputs.size(), "cvkernels: ",
-              operation.forward.name(), " takes ", expected.size(), " arguments, not ", operation.takes);
+  TORCH_CHECK(operation.takes == expected.size() && operation.takes < inputs.size(),
+              "cvkernels: ", operation.forward.name(), " takes ", expected.size(), " arguments, not ", operation.takes);
   for (size_t i = 0; i < operation.takes; ++i) {
     PyObject* object = PyTuple_GET_ITEM(inputs.ptr(), i);
     stack.push_back(is_tensor(object) ? IValue(tensor_of(object)) : constant(object, *expected[i].type()));
@@ -224,8 +224,8 @@ py::object run(Operation& operation, const py::args& inputs) {
   return std::move(results);
 }
 
-// The Function's forward; then its node, where a gradient is recorded. What else came out is for the backward alone, and
-// None then.
+// The Function's forward; then its node, where a gradient is recorded. What else came out is for the backward alone,
+// and None then.
 py::object apply(Operation& operation, const py::args& inputs) {
   const std::string& name = operation.backward.name();
   const size_t count = operation.order.size();

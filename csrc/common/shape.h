@@ -19,8 +19,8 @@ inline Tensor strided(const Tensor& like, torch::headeronly::ScalarType dtype, i
   int32_t device_type, device_index;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dims, sizes, strides, static_cast<int32_t>(dtype), device_type,
-                                                  device_index, &out));
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(dims, sizes, strides, static_cast<int32_t>(dtype), device_type, device_index, &out));
   return Tensor(out);
 }
 

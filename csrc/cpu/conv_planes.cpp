@@ -92,8 +92,8 @@ Tensor joined(const std::vector<Tensor>& planes, int64_t form, bool channels_las
   STD_TORCH_CHECK(form != TURNS || planes[0].size(0) % 2 == 0, "a plane of parts in turns must have an even number");
   const int64_t c = form == BLOCK ? row / 2 : row, s = h * w;
   const std::vector<int64_t> sizes{n, 2, c, h, w};
-  const Tensor out = channels_last ? strided_like(planes[0], sizes, {2 * c * s, c, 1, 2 * c * w, 2 * c})
-                                   : empty_of(planes[0], sizes);
+  const Tensor out =
+      channels_last ? strided_like(planes[0], sizes, {2 * c * s, c, 1, 2 * c * w, 2 * c}) : empty_of(planes[0], sizes);
   if (relu.residual) check_alike(*relu.residual, planar(out, "out"), out, "residual");
   with_stored(planes[0].scalar_type(), NAME, [&](auto zero) {
     using T = decltype(zero);
