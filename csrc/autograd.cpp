@@ -60,7 +60,11 @@ const Tensor& tensor_of(PyObject* object) { return THPVariable_Unpack(object); }
 
 py::object object_of(const Tensor& t) { return py::reinterpret_steal<py::object>(THPVariable_Wrap(t)); }
 
-bool is_tensor(PyObject* object) { return THPVariable_CheckExact(object) || THPVariable_Check(object); }
+// Asked last of what it is not: torch's answer for a number or None takes 800 instructions.
+bool is_tensor(PyObject* object) {
+  if (object == Py_None || PyFloat_CheckExact(object) || PyLong_Check(object) || PyList_Check(object)) return false;
+  return THPVariable_CheckExact(object) || THPVariable_Check(object);
+}
 
 IValue constant(PyObject* object, const c10::Type& type) {
   IValue value;
