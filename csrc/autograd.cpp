@@ -5,6 +5,7 @@
 // operators with no interpreter in between. It knows no operation: what is kept, and for which operator, its
 // Function says. LibTorch's stable ABI has no autograd, so this is bound to the torch that it was built with; with
 // another one cvkernels does not load it, and the Function itself runs.
+#include <ATen/TracerMode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/List.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -207,7 +208,9 @@ py::object called(const py::function& f, PyObject* arguments) {
 // The Function's forward, without a graph.
 py::object run(Operation& operation, const py::args& inputs) {
   at::AutoGradMode off(false);
-  if (operation.takes == 0) return called(operation.own_forward, inputs.ptr());
+  // torch.jit.trace records what Python calls, and would take what comes from here for a constant
+  const bool own = operation.takes == 0 || at::tracer::impl::is_dispatch_enabled();
+  if (own) return called(operation.own_forward, inputs.ptr());
   const auto& handle = operation.forward.of(on_triton(inputs));
   const auto& expected = handle.schema().arguments();
   torch::jit::Stack stack;

@@ -93,6 +93,15 @@ def test_what_is_saved_passes_the_hooks(z):
         y.sum().backward()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore:.*torch.jit.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # what is asked of shapes and layouts
+def test_traced_it_is_recorded(z):
+    traced = torch.jit.trace(F.magnitude_relu, z.detach())
+    assert "cvkernels::magnitude_relu_forward" in str(traced.graph)
+    other = torch.randn_like(z)
+    assert same(traced(other), F.magnitude_relu(other))
+
+
 def test_checkpointed_it_runs_again(z):
     def net(x):
         return F.magnitude_max_pool2d(F.batch_norm_relu(x, training=True), 2).square().sum()

@@ -48,8 +48,8 @@ def fused(name: str, order: tuple[int, ...] = (0,), backward: str = "", takes: i
     Args:
         name: the operation's.   backward: the operator; by default ``<name>_backward``.
         order: for each differentiable input (they stand first) which result of that operator is its gradient.
-        takes: where the operator ``<name>_forward`` is the whole forward, how many of the inputs it takes, the first
-        ones; else the class says its own.
+        takes: where the operator ``<name>_forward`` is the whole forward, how many of the inputs it takes (they stand
+            first); else the class has a ``forward`` of its own.
     Of the class:
         ``forward(*inputs)``: the last input is the backend. What comes out beside the first result is not
         differentiable, and there for the backward pass alone.
@@ -131,15 +131,15 @@ def applied(function, *tensors: Tensor | None):
     ``tensors`` is recorded; else, outside torch.compile, a shorter way to the same node of the graph.
     """
     compiling = torch.compiler.is_compiling()
+    # in forward mode an operator called alone would drop the derivative without a word; a Function without one refuses
+    forward_mode = forward_ad._current_level >= 0
     if not compiling:
-        # in forward mode an operator called alone would drop the derivative without a word; a Function without one
-        # refuses
-        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        if forward_mode or torch._C._are_functorch_transforms_active():
             return function.apply
         node = _NODES[function] if function in _NODES else _node(function)
         if node is not None:
             return node
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if forward_mode or torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return function.apply if compiling else _SHORT.get(function) or _short(function)
     return function.forward
 
