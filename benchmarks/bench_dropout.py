@@ -27,9 +27,7 @@ def _case(name, shape, device, dtype):
         named(shape),
         dtype,
         device,
-        ours=Candidate(
-            lambda: ours(z.planar, P), (z.planar,), what=kernel("dropout", z.planar) if name == "dropout" else "torch"
-        ),
+        ours=Candidate(lambda: ours(z.planar, P), (z.planar,), what=kernel("dropout", z.planar)),
         naive=Candidate(lambda: naive(*z.pair, P), (z.pair,)),
         others={
             "complex": lambda: Candidate(lambda: by_complex(z.complex, P), (z.complex,)),

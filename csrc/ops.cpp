@@ -123,7 +123,7 @@ STABLE_TORCH_LIBRARY(cvkernels, m) {
   m.def("adaptive_avg_pool2d_forward(Tensor z, int[] output_size) -> Tensor");
   m.def("adaptive_avg_pool2d_backward(Tensor grad, int[] input_size, bool channels_last) -> Tensor");
 
-  // z times a mask with one element for both parts: 0 with probability p, else 1 / (1 - p). What is drawn follows from
-  // the seed, an int64, and the feature's shape and layout; so this is its own backward.
-  m.def("dropout_forward(Tensor z, Tensor seed, float p) -> Tensor");
+  // z times a mask with one element for both parts, or one for a whole channel: 0 with probability p, else 1 / (1 - p).
+  // What is drawn follows from the seed, an int64, and the feature's shape and layout; so this is its own backward.
+  m.def("dropout_forward(Tensor z, Tensor seed, float p, bool channels) -> Tensor");
 }

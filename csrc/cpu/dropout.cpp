@@ -1,7 +1,9 @@
 // Dropout with one mask for both parts, which is drawn anew from its seed wherever it is needed and kept nowhere.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "philox.h"
 #include "simd.h"
@@ -54,7 +56,69 @@ void drop_elements(const T* from, T* to, const Planar& v, uint64_t seed, const K
   });
 }
 
-Tensor forward(Tensor z, Tensor seed, double p) {
+// Whole channels: a factor for each channel of each sample, [N * C].
+template <class A>
+std::vector<A> channel_factors(int64_t channels, uint64_t seed, const Keep<A>& keep) {
+  std::vector<A> factors(static_cast<size_t>(channels));
+  torch::stable::parallel_for(0, (channels + CHUNK - 1) / CHUNK, 2, [&](int64_t begin, int64_t end) {
+    alignas(64) uint32_t drawn[CHUNK];
+    for (int64_t piece = begin; piece < end; ++piece) {
+      const int64_t first = piece * CHUNK, count = std::min(CHUNK, channels - first);
+      draw(drawn, (count + DRAWS - 1) / DRAWS, {seed, static_cast<uint64_t>(piece), 0});
+      for (int64_t i = 0; i < count; ++i) factors[first + i] = drawn[i] >= keep.limit ? keep.scale : A(0);
+    }
+  });
+  return factors;
+}
+
+// A run that starts `offset` positions into the channel of the first factor.
+template <class T, int64_t STEP>
+CVK_CLONES void scale_run(const T* re, const T* im, T* out_re, T* out_im, int64_t count, const wide_t<T>* factor,
+                          int64_t offset, int64_t positions) {
+  using A = wide_t<T>;
+  for (int64_t first = 0; first < count; ++factor, offset = 0) {
+    const int64_t end = std::min(count, first + positions - offset);
+    const A by = *factor;
+    CVK_SIMD
+    for (int64_t i = first; i < end; ++i) {
+      out_re[i * STEP] = static_cast<A>(re[i * STEP]) * by;
+      out_im[i * STEP] = static_cast<A>(im[i * STEP]) * by;
+    }
+    first = end;
+  }
+}
+
+// Rows of channels.
+template <class T>
+CVK_CLONES void scale_rows(const T* re, const T* im, T* out_re, T* out_im, const Block& b, const wide_t<T>* factors) {
+  using A = wide_t<T>;
+  for (int64_t row = 0; row < b.rows; ++row) {
+    CVK_SIMD
+    for (int64_t i = 0; i < b.count; ++i) {
+      out_re[i] = static_cast<A>(re[i]) * factors[i];
+      out_im[i] = static_cast<A>(im[i]) * factors[i];
+    }
+    re += b.stride, im += b.stride, out_re += b.stride, out_im += b.stride;
+  }
+}
+
+template <class T>
+void drop_channels(const T* from, T* to, const Planar& v, uint64_t seed, const Keep<wide_t<T>>& keep) {
+  const auto factors = channel_factors(v.n * v.c, seed, keep);
+  with_step(v, [&](auto step) {
+    for_runs(v, [&](int64_t, int64_t n, int64_t re, int64_t real, const Block& b) {
+      const int64_t im = re + v.part;
+      if (v.layout == Layout::channels_last) {
+        scale_rows(from + re, from + im, to + re, to + im, b, factors.data() + n * v.c);
+      } else {
+        scale_run<T, step.value>(from + re, from + im, to + re, to + im, b.count, factors.data() + real / v.s,
+                                 real % v.s, v.s);
+      }
+    });
+  });
+}
+
+Tensor forward(Tensor z, Tensor seed, double p, bool channels) {
   const Planar v = planar(z, "z");
   STD_TORCH_CHECK(seed.numel() == 1 && seed.scalar_type() == torch::headeronly::ScalarType::Long,
                   "seed must be one int64");
@@ -65,7 +129,11 @@ Tensor forward(Tensor z, Tensor seed, double p) {
   with_dtype(z, "dropout", [&](auto zero) {
     using T = decltype(zero);
     const Keep<wide_t<T>> keep(p);
-    drop_elements(data<T>(z), data<T>(out), v, key, keep);
+    if (channels) {
+      drop_channels(data<T>(z), data<T>(out), v, key, keep);
+    } else {
+      drop_elements(data<T>(z), data<T>(out), v, key, keep);
+    }
   });
   return out;
 }

@@ -40,8 +40,9 @@ def test_the_kernel_draws_philoxs_words(kernel, at, word):
     """Each of the four words of the first counter, between a probability just above it and one just below."""
     z, seed = torch.ones(1, 2, 64, 1), torch.zeros(1, dtype=torch.int64)
     for above, kept in ((1, False), (-1, True)):
-        y = torch.ops.cvkernels.dropout_forward.default(z, seed, (word + above) / 2**32)
-        assert bool(y[0, 0, at, 0]) is kept
+        for channels in (False, True):
+            y = torch.ops.cvkernels.dropout_forward.default(z, seed, (word + above) / 2**32, channels)
+            assert bool(y[0, 0, at, 0]) is kept
 
 
 LANES = """
@@ -51,7 +52,7 @@ for seed in (0, -3, 2**61 + 5):
     for shape in ((2, 2, 3, 5), (1, 2, 5000, 3), (3, 2, 7, 700)):
         z = torch.ones(shape)
         for layout in (z, z.movedim((1, 2), (-2, -1)).contiguous().movedim((-2, -1), (1, 2))):
-            y = torch.ops.cvkernels.dropout_forward.default(layout, torch.tensor([seed]), 0.5)
+            y = torch.ops.cvkernels.dropout_forward.default(layout, torch.tensor([seed]), 0.5, False)
             found.append(y[:, 0].flatten() != 0)
 bits = torch.cat(found).long()
 print(int((bits * (torch.arange(len(bits)) * 2654435761 % 2**31)).sum()))
@@ -194,7 +195,7 @@ def test_nan_and_inf_as_torchs_dropout(backend, dtype, drop):
 
 @both
 def test_forward_mode(backend, drop):
-    z = torch.randn(2, 2, 3, 4, device=backend.device)
+    z = torch.randn(8, 2, 30, 4, device=backend.device)  # so many channels that some stay
     with torch.autograd.forward_ad.dual_level():
         dual = drop(torch.autograd.forward_ad.make_dual(z, torch.ones_like(z)), 0.5)
         value, tangent = torch.autograd.forward_ad.unpack_dual(dual)

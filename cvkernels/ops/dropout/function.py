@@ -24,26 +24,27 @@ def dropout(z: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         Tensor like ``z``. The mask comes from torch's generator, and with the CPU's kernel also from the layout of
         ``z``; differentiable twice.
     """
+    return _dropped(z, p, training, False)
+
+
+def dropout2d(z: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """Zero whole complex channels with probability ``p``, scale the rest by 1 / (1 - p). As `dropout` otherwise."""
+    return _dropped(z, p, training, True)
+
+
+def _dropped(z, p, training, channels):
     z, was_complex = _entered(z, p)
     if not (training and p):
         return leave(z, was_complex)
     if backend.choose(OP, z) != "cpu":
-        return leave(_masked(z, p, z.shape[3:]), was_complex)
+        return leave(_masked(z, p, (1,) * (z.ndim - 3) if channels else z.shape[3:]), was_complex)
     seed = torch.randint(2**63 - 1, (1,))
     z = dense(z)
     if forward_ad._current_level < 0:
-        y = applied(_Dropout, z)(z, seed, float(p), "cpu")
+        y = applied(_Dropout, z)(z, seed, float(p), channels, "cpu")
     else:  # a tangent goes through torch's product
-        y = z * torch.ops.cvkernels.dropout_forward.default(torch.ones_like(z), seed, float(p))
+        y = z * torch.ops.cvkernels.dropout_forward.default(torch.ones_like(z), seed, float(p), channels)
     return leave(y, was_complex)
-
-
-def dropout2d(z: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """Zero whole complex channels with probability ``p``, scale the rest by 1 / (1 - p). As `dropout` otherwise, and
-    torch's own everywhere: its mask is small, and a kernel measured as 0.9 of that with its gradient.
-    """
-    z, was_complex = _entered(z, p)
-    return leave(_masked(z, p, (1,) * (z.ndim - 3)) if training and p else z, was_complex)
 
 
 def _entered(z, p):
@@ -61,15 +62,15 @@ def _masked(z: Tensor, p: float, positions: tuple) -> Tensor:
     return laid_out(z * mask, z)
 
 
-@fused("dropout", backward="dropout_forward", takes=3)
+@fused("dropout", backward="dropout_forward", takes=4)
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def kept(inputs, output, wanted):
-        return inputs[1:3]
+        return inputs[1:4]
 
     @staticmethod
-    def again(grad, seed, p):
-        return (_Dropout.apply(grad, seed, p, "cpu"),)
+    def again(grad, seed, p, channels):
+        return (_Dropout.apply(grad, seed, p, channels, "cpu"),)
 
     @staticmethod
     def vmap(info, in_dims, z, seed, *settings):
@@ -84,5 +85,5 @@ class _Dropout(torch.autograd.Function):
 if backend.compiled:
 
     @torch.library.register_fake("cvkernels::dropout_forward")
-    def _(z, seed, p):
+    def _(z, seed, p, channels):
         return torch.empty_like(z)
