@@ -27,8 +27,8 @@ struct Planar {
   int64_t values() const { return n * c * s; }  // complex elements
 };
 
-// Axes of a tensor, slowest first: some, then all from `from` to the last but one of `to`, then some. A list on the
-// heap would cost as much as the rest of a small call.
+// Axes of a tensor, slowest first: some, then those from `from` up to and without `to`, then some. A list on the heap
+// would cost as much as the rest of a small call.
 struct Axes {
   std::initializer_list<int64_t> first;
   int64_t from = 0, to = 0;
