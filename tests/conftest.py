@@ -8,6 +8,8 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.environ["CVKERNELS_FILL"] = "1"  # what C++ makes is to be NaN too, see csrc/common/shape.h
+
 import shutil
 import warnings
 from dataclasses import dataclass

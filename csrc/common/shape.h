@@ -4,7 +4,10 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
+#include <cstdlib>
+#include <optional>
 #include <vector>
 
 #include "planar.h"
@@ -12,9 +15,25 @@
 namespace cvk {
 
 // An uninitialised tensor of this dtype on the device of `like`. torch::stable's own makers look an operator up by its
-// name and box what it takes: 6000 instructions a call, and 2000 so.
+// name and box what it takes: 6000 instructions a call, and 2000 so. But where uninitialised memory is to be NaN
+// (torch.utils.deterministic), only they fill it: CVKERNELS_FILL=1 takes that way, and the tests do.
 inline Tensor strided(const Tensor& like, torch::headeronly::ScalarType dtype, int64_t dims, const int64_t* sizes,
                       const int64_t* strides) {
+  static const bool fill = std::getenv("CVKERNELS_FILL") != nullptr;
+  if (fill) {
+    using torch::headeronly::IntHeaderOnlyArrayRef;
+    using torch::stable::detail::from;
+    const size_t count = static_cast<size_t>(dims);
+    std::array<StableIValue, 7> stack{from(like),
+                                      from(IntHeaderOnlyArrayRef(sizes, count)),
+                                      from(IntHeaderOnlyArrayRef(strides, count)),
+                                      from(std::optional(dtype)),
+                                      from(std::nullopt),
+                                      from(std::nullopt),
+                                      from(std::nullopt)};
+    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::new_empty_strided", "", stack.data(), TORCH_ABI_VERSION));
+    return torch::stable::detail::to<Tensor>(stack[0]);
+  }
   AtenTensorHandle out;
   int32_t device_type, device_index;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));

@@ -43,7 +43,7 @@ __global__ void apart_kernel(float* out) {
 }
 
 Tensor run(Tensor x, int64_t which) {
-  Tensor out = torch::stable::new_empty(x, {kThreads});
+  Tensor out = empty_of(x, {kThreads});
   float* to = data<float>(out);
   if (which == 0) launch(x, race_kernel, 1, to);
   if (which == 1) launch(x, no_race_kernel, 1, to);

@@ -10,7 +10,7 @@ import torch
 from . import library
 from .orders import in_order
 
-RACE, SOUND, OUTSIDE, OUTSIDE_SHARED, MISALIGNED, APART = range(6)
+RACE, SOUND, OUTSIDE, OUTSIDE_SHARED, MISALIGNED, APART, NOTHING = range(7)
 
 
 def run(which, x=None):
@@ -22,6 +22,10 @@ def test_a_race_is_seen_in_the_order_of_threads():
     assert not torch.equal(forward, reverse)
     forward, reverse = (in_order(order, run, SOUND) for order in ("forward", "reverse"))
     assert torch.equal(forward, reverse) and torch.equal(forward, torch.arange(64.0).roll(-1))
+
+
+def test_what_nobody_wrote_is_nan():
+    assert run(NOTHING).isnan().all()
 
 
 def test_threads_that_wait_at_different_barriers():
