@@ -11,27 +11,47 @@
 namespace cvk {
 namespace {
 
-// Of the words drawn, those below `limit` drop their element. A product, so that NaN stays NaN.
+typedef uint16_t Half __attribute__((may_alias));
+
+// What is drawn below `limit`, in units of 2^-48, drops its element. Of an element that is 16 bits, half a word: all of
+// 32 only where those do not tell. A product, so that NaN stays NaN.
 template <class A>
 struct Keep {
-  uint32_t limit;
+  int64_t limit;
   A scale;
   explicit Keep(double p)
-      : limit(static_cast<uint32_t>(std::min(std::floor(p * 4294967296.0 + 0.5), 4294967295.0))),
-        scale(p < 1 ? static_cast<A>(1 / (1 - p)) : A(0)) {}
+      : limit(static_cast<int64_t>(std::floor(p * 0x1p48 + 0.5))), scale(p < 1 ? static_cast<A>(1 / (1 - p)) : A(0)) {}
+  A of_word(uint32_t word) const { return word >= limit >> 16 ? scale : A(0); }
 };
 
+// Whether a half came out as the limit's own first 16 bits; that one is kept here.
 template <class T, int64_t STEP>
-CVK_CLONES void drop_run(const T* re, const T* im, T* out_re, T* out_im, const uint32_t* drawn, int64_t count,
+CVK_CLONES bool drop_run(const T* re, const T* im, T* out_re, T* out_im, const Half* drawn, int64_t count,
                          const Keep<wide_t<T>>& keep) {
   using A = wide_t<T>;
-  const uint32_t limit = keep.limit;
+  const int32_t limit = static_cast<int32_t>(keep.limit >> 32);
   const A scale = keep.scale;
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) {
-    const A factor = drawn[i] >= limit ? scale : A(0);
+  int32_t even = 0;
+  _Pragma("omp simd reduction(| : even)") for (int64_t i = 0; i < count; ++i) {
+    const int32_t half = drawn[i];
+    const A factor = half >= limit ? scale : A(0);
+    even |= half == limit;
     out_re[i * STEP] = static_cast<A>(re[i * STEP]) * factor;
     out_im[i * STEP] = static_cast<A>(im[i * STEP]) * factor;
+  }
+  return even != 0;
+}
+
+// Of those halves, a word each decides: its place is the counter, in a stream that no drawing reaches.
+template <class T>
+void drop_even(const T* re, const T* im, T* out_re, T* out_im, int64_t step, const Half* drawn, int64_t first,
+               int64_t count, const Stream& s, const Keep<wide_t<T>>& keep) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (drawn[i] != keep.limit >> 32) continue;
+    const Stream own{s.seed, s.task, s.piece | 0x80000000};
+    if (philox(static_cast<uint32_t>(first + i), own)[0] >= static_cast<uint32_t>(keep.limit)) continue;
+    out_re[i * step] = static_cast<wide_t<T>>(re[i * step]) * wide_t<T>(0);
+    out_im[i * step] = static_cast<wide_t<T>>(im[i * step]) * wide_t<T>(0);
   }
 }
 
@@ -39,17 +59,20 @@ template <class T>
 void drop_elements(const T* from, T* to, const Planar& v, uint64_t seed, const Keep<wide_t<T>>& keep) {
   with_step(v, [&](auto step) {
     for_runs(v, [&](int64_t task, int64_t, int64_t re, int64_t, const Block& b) {
-      alignas(64) uint32_t drawn[CHUNK];
+      alignas(64) uint32_t words[CHUNK / 2];
+      const auto* drawn = reinterpret_cast<const Half*>(words);
       const int64_t together = std::min<int64_t>(b.rows * b.count, CHUNK);  // a long row alone is drawn in pieces
       for (int64_t first = 0; first < b.count; first += together) {
         const int64_t count = std::min(together, b.count - first), all = b.rows > 1 ? b.rows * b.count : count;
-        draw(drawn, (all + DRAWS - 1) / DRAWS,
-             {seed, static_cast<uint64_t>(task), static_cast<uint32_t>(first / CHUNK)});
+        const Stream stream{seed, static_cast<uint64_t>(task), static_cast<uint32_t>(first / CHUNK)};
+        draw(words, (all + 2 * DRAWS - 1) / (2 * DRAWS), stream);
         for (int64_t row = 0; row < b.rows; ++row) {
-          const int64_t at = re + row * b.stride + first * step.value;
-          const int64_t length = b.rows > 1 ? b.count : count;
-          drop_run<T, step.value>(from + at, from + at + v.part, to + at, to + at + v.part, drawn + row * b.count,
-                                  length, keep);
+          const T* in = from + re + row * b.stride + first * step.value;
+          T* out = to + (in - from);
+          const int64_t length = b.rows > 1 ? b.count : count, before = row * b.count;
+          if (drop_run<T, step.value>(in, in + v.part, out, out + v.part, drawn + before, length, keep)) {
+            drop_even(in, in + v.part, out, out + v.part, step.value, drawn + before, before, length, stream, keep);
+          }
         }
       }
     });
@@ -65,7 +88,7 @@ std::vector<A> channel_factors(int64_t channels, uint64_t seed, const Keep<A>& k
     for (int64_t piece = begin; piece < end; ++piece) {
       const int64_t first = piece * CHUNK, count = std::min(CHUNK, channels - first);
       draw(drawn, (count + DRAWS - 1) / DRAWS, {seed, static_cast<uint64_t>(piece), 0});
-      for (int64_t i = 0; i < count; ++i) factors[first + i] = drawn[i] >= keep.limit ? keep.scale : A(0);
+      for (int64_t i = 0; i < count; ++i) factors[first + i] = keep.of_word(drawn[i]);
     }
   });
   return factors;

@@ -3,6 +3,7 @@
 // need not pay for). What is drawn depends neither on the threads nor on the processor's vectors.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "vectors.h"
@@ -69,6 +70,19 @@ CVK_TARGET_16 void draw_16(uint32_t* to, int64_t times, const Stream& s) {
 }
 #endif
 
+// The words of one counter.
+inline std::array<uint32_t, 4> philox(uint32_t counter, const Stream& s) {
+  uint32_t a = counter, b = s.piece, c = static_cast<uint32_t>(s.task), d = static_cast<uint32_t>(s.task >> 32);
+  uint32_t key = static_cast<uint32_t>(s.seed), other = static_cast<uint32_t>(s.seed >> 32);
+  for (int i = 0; i < ROUNDS; ++i) {
+    const uint64_t p = uint64_t{0xD2511F53} * a, q = uint64_t{0xCD9E8D57} * c;
+    a = static_cast<uint32_t>(q >> 32) ^ b ^ key, b = static_cast<uint32_t>(q);
+    c = static_cast<uint32_t>(p >> 32) ^ d ^ other, d = static_cast<uint32_t>(p);
+    key += 0x9E3779B9, other += 0xBB67AE85;
+  }
+  return {a, b, c, d};
+}
+
 // `times` DRAWS words.
 inline void draw(uint32_t* to, int64_t times, const Stream& s) {
 #if defined(CVK_TARGETS)
@@ -77,16 +91,8 @@ inline void draw(uint32_t* to, int64_t times, const Stream& s) {
 #endif
   for (int64_t time = 0; time < times; ++time, to += DRAWS) {
     for (uint32_t lane = 0; lane < 16; ++lane) {
-      uint32_t a = static_cast<uint32_t>(time) * 16 + lane, b = s.piece;
-      uint32_t c = static_cast<uint32_t>(s.task), d = static_cast<uint32_t>(s.task >> 32);
-      uint32_t key = static_cast<uint32_t>(s.seed), other = static_cast<uint32_t>(s.seed >> 32);
-      for (int i = 0; i < ROUNDS; ++i) {
-        const uint64_t p = uint64_t{0xD2511F53} * a, q = uint64_t{0xCD9E8D57} * c;
-        a = static_cast<uint32_t>(q >> 32) ^ b ^ key, b = static_cast<uint32_t>(q);
-        c = static_cast<uint32_t>(p >> 32) ^ d ^ other, d = static_cast<uint32_t>(p);
-        key += 0x9E3779B9, other += 0xBB67AE85;
-      }
-      to[lane] = a, to[16 + lane] = b, to[32 + lane] = c, to[48 + lane] = d;
+      const auto x = philox(static_cast<uint32_t>(time) * 16 + lane, s);
+      for (int word = 0; word < 4; ++word) to[16 * word + lane] = x[word];
     }
   }
 }

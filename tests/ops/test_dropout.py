@@ -32,17 +32,36 @@ def test_a_share_of_p_is_zero_and_the_rest_is_scaled(backend, dtype, drop, p):
     assert abs(share - (1 - p)) < 6 * spread, "six standard deviations"
 
 
-RANDOM123 = {0: 0x5F6FB709, 16: 0x0D893F64, 32: 0x4F121F81, 48: 0x4F730A48}  # its known answers: seed and counter 0
+RANDOM123 = [0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48]  # its known answer: Philox 4x32-7, seed and counter 0
 
 
-@pytest.mark.parametrize("at, word", RANDOM123.items())
-def test_the_kernel_draws_philoxs_words(kernel, at, word):
-    """Each of the four words of the first counter, between a probability just above it and one just below."""
-    z, seed = torch.ones(1, 2, 64, 1), torch.zeros(1, dtype=torch.int64)
-    for above, kept in ((1, False), (-1, True)):
-        for channels in (False, True):
-            y = torch.ops.cvkernels.dropout_forward.default(z, seed, (word + above) / 2**32, channels)
-            assert bool(y[0, 0, at, 0]) is kept
+def philox(counter: int, piece: int = 0) -> list[int]:
+    """The words of a counter with the seed 0, of a feature's first task."""
+    a, b, c, d, key, other = counter, piece, 0, 0, 0, 0
+    for _ in range(7):
+        p, q = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = q >> 32 ^ b ^ key, q % 2**32, p >> 32 ^ d ^ other, p % 2**32
+        key, other = (key + 0x9E3779B9) % 2**32, (other + 0xBB67AE85) % 2**32
+    return [a, b, c, d]
+
+
+def is_kept(i: int, limit: int, channels: bool) -> bool:
+    """Whether the kernel keeps channel ``i`` of a sample of one position, at the probability ``limit`` / 2^48."""
+    z, seed = torch.ones(1, 2, 256, 1), torch.zeros(1, dtype=torch.int64)
+    return bool(torch.ops.cvkernels.dropout_forward.default(z, seed, limit / 2**48, channels)[0, 0, i, 0])
+
+
+@pytest.mark.parametrize("counter, word", [(c, w) for c in (0, 3, 17) for w in range(4)])
+def test_the_kernel_draws_philoxs_words(kernel, counter, word):
+    """What it decides on, between a probability just above it and one just below."""
+    assert philox(0) == RANDOM123
+    drawn = philox(counter)[word]
+    at = counter // 16 * 64 + 16 * word + counter % 16
+    assert is_kept(at, drawn << 16, True) and not is_kept(at, drawn + 1 << 16, True)
+    for i, half in ((2 * at, drawn % 2**16), (2 * at + 1, drawn >> 16)):  # a word decides on two elements
+        assert is_kept(i, half << 32, False) and not is_kept(i, half + 1 << 32, False)
+        own = philox(i, 2**31)[0]  # and where the limit begins with its half, another one does
+        assert is_kept(i, (half << 32) + own, False) and not is_kept(i, (half << 32) + own + 1, False)
 
 
 LANES = """
@@ -94,6 +113,16 @@ def test_nothing_happens_in_inference_or_at_p_0_and_all_goes_at_p_1(backend, dty
     z = torch.randn(3, 2, 4, 5, 6, dtype=dtype, device=backend.device)
     assert same(drop(z, 0.5, training=False), z) and same(drop(z, 0.0), z)
     assert not drop(z, 1.0).any()
+
+
+@both
+def test_the_seed_is_the_cpus_whatever_the_default_device(drop):
+    z = torch.ones(2, 2, 30, 5)
+    torch.manual_seed(5)
+    want = drop(z)
+    torch.manual_seed(5)
+    with torch.device("meta"):
+        assert same(drop(z), want)
 
 
 @both

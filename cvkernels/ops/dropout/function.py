@@ -38,7 +38,7 @@ def _dropped(z, p, training, channels):
         return leave(z, was_complex)
     if backend.choose(OP, z) != "cpu":
         return leave(_masked(z, p, (1,) * (z.ndim - 3) if channels else z.shape[3:]), was_complex)
-    seed = torch.randint(2**63 - 1, (1,))
+    seed = torch.randint(2**63 - 1, (1,), device="cpu")  # whatever the default device is
     z = dense(z)
     if forward_ad._current_level < 0:
         y = applied(_Dropout, z)(z, seed, float(p), channels, "cpu")
