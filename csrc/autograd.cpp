@@ -5,6 +5,7 @@
 // operators with no interpreter in between. It knows no operation: what is kept, and for which operator, its
 // Function says. LibTorch's stable ABI has no autograd, so this is bound to the torch that it was built with; with
 // another one cvkernels does not load it, and the Function itself runs.
+#include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/TracerMode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/List.h>
@@ -113,15 +114,16 @@ struct Kept {
   std::vector<int64_t> results;                           // for each input of the node, which result it gets
   std::vector<int64_t> places;                            // which arguments are the saved tensors
   std::vector<int64_t> strides;                           // of what came out
+  std::vector<int64_t> saved;                             // of each saved tensor: how many strides, and those
   c10::impl::GenericList arguments{c10::AnyType::get()};  // after the gradient; None where a tensor stands
 
   void put_on(AutogradContext* ctx) const {
     c10::List<int64_t> numbers;
-    numbers.reserve(4 + results.size() + places.size() + strides.size());
-    for (const int64_t x :
-         {reinterpret_cast<int64_t>(operation), int64_t{triton}, int64_t(results.size()), int64_t(places.size())})
+    numbers.reserve(5 + results.size() + places.size() + strides.size() + saved.size());
+    for (const int64_t x : {reinterpret_cast<int64_t>(operation), int64_t{triton}, int64_t(results.size()),
+                            int64_t(places.size()), int64_t(strides.size())})
       numbers.push_back(x);
-    for (const auto* list : {&results, &places, &strides})
+    for (const auto* list : {&results, &places, &strides, &saved})
       for (const int64_t x : *list) numbers.push_back(x);
     ctx->saved_data["numbers"] = numbers;
     ctx->saved_data["arguments"] = arguments;
@@ -133,8 +135,10 @@ struct Kept {
     const auto numbers = ctx->saved_data["numbers"].toIntVector();
     operation = reinterpret_cast<Operation*>(numbers[0]);
     triton = numbers[1];
-    const auto first = numbers.begin() + 4, second = first + numbers[2], third = second + numbers[3];
-    results.assign(first, second), places.assign(second, third), strides.assign(third, numbers.end());
+    const auto first = numbers.begin() + 5, second = first + numbers[2], third = second + numbers[3],
+               fourth = third + numbers[4];
+    results.assign(first, second), places.assign(second, third), strides.assign(third, fourth);
+    saved.assign(fourth, numbers.end());
   }
 };
 
@@ -152,8 +156,11 @@ struct Operator : torch::autograd::Function<Operator> {
     stack.reserve(kept.arguments.size() + 1);
     stack.emplace_back(in_strides(grads[0], kept.strides));
     for (const IValue& argument : kept.arguments) stack.push_back(argument);
-    auto saved = ctx->get_saved_variables();
-    for (size_t i = 0; i < saved.size(); ++i) stack[kept.places[i] + 1] = std::move(saved[i]);
+    const auto saved = ctx->get_saved_variables();
+    const int64_t* strides = kept.saved.data();  // a hook may have laid out anew what it gives back
+    for (size_t i = 0; i < saved.size(); ++i, strides += *strides + 1) {
+      stack[kept.places[i] + 1] = in_strides(saved[i], {strides + 1, static_cast<size_t>(*strides)});
+    }
     if (at::GradMode::is_enabled()) {
       differentiably(kept, stack);
     } else {
@@ -168,7 +175,7 @@ struct Operator : torch::autograd::Function<Operator> {
     return out;
   }
 
-  // Kernels walk the gradient as they walk what came out.
+  // Kernels walk the gradient, and what was saved, as they walk what came out.
   static Tensor in_strides(const Tensor& grad, at::IntArrayRef strides) {
     if (grad.strides() == strides) return grad;
     // not by a write into what has them: a mapped gradient allows none
@@ -205,12 +212,28 @@ py::object called(const py::function& f, PyObject* arguments) {
   return result;
 }
 
+bool takes_tensor(const c10::Type& type) {
+  if (type.kind() != c10::TypeKind::OptionalType) return type.kind() == c10::TypeKind::TensorType;
+  return type.expectRef<c10::OptionalType>().getElementType()->kind() == c10::TypeKind::TensorType;
+}
+
+// Whether a subclass of Tensor or a mode has a word to say about what Python calls (__torch_function__).
+bool overridden(const py::args& inputs, size_t takes) {
+  if (at::impl::torch_function_mode_enabled()) return true;
+  for (size_t i = 0; i < std::min(takes, inputs.size()); ++i) {
+    PyObject* object = PyTuple_GET_ITEM(inputs.ptr(), i);
+    if (is_tensor(object) && !THPVariable_CheckExact(object)) return true;
+  }
+  return false;
+}
+
 // The Function's forward, without a graph.
 py::object run(Operation& operation, const py::args& inputs) {
   at::AutoGradMode off(false);
   // torch.jit.trace records what Python calls, and would take what comes from here for a constant
-  const bool own = operation.takes == 0 || at::tracer::impl::is_dispatch_enabled();
-  if (own) return called(operation.own_forward, inputs.ptr());
+  if (operation.takes == 0 || at::tracer::impl::is_dispatch_enabled() || overridden(inputs, operation.takes)) {
+    return called(operation.own_forward, inputs.ptr());
+  }
   const auto& handle = operation.forward.of(on_triton(inputs));
   const auto& expected = handle.schema().arguments();
   torch::jit::Stack stack;
@@ -219,9 +242,11 @@ py::object run(Operation& operation, const py::args& inputs) {
               "cvkernels: ", operation.forward.name(), " takes ", expected.size(), " arguments, not ", operation.takes);
   for (size_t i = 0; i < operation.takes; ++i) {
     PyObject* object = PyTuple_GET_ITEM(inputs.ptr(), i);
-    stack.push_back(is_tensor(object) ? IValue(tensor_of(object)) : constant(object, *expected[i].type()));
+    const c10::Type& type = *expected[i].type();
+    stack.push_back(takes_tensor(type) && is_tensor(object) ? IValue(tensor_of(object)) : constant(object, type));
   }
   {
+    py::gil_scoped_release others;  // other threads of Python go on meanwhile
     at::AutoDispatchBelowADInplaceOrView below;
     handle.callBoxed(stack);
   }
@@ -270,6 +295,9 @@ py::object apply(Operation& operation, const py::args& inputs) {
     if (tensor) {
       kept.places.push_back(static_cast<int64_t>(i));
       saved.push_back(tensor_of(object));
+      const auto strides = saved.back().strides();
+      kept.saved.push_back(static_cast<int64_t>(strides.size()));
+      kept.saved.insert(kept.saved.end(), strides.begin(), strides.end());
     }
     kept.arguments.push_back(tensor || object == Py_None ? IValue() : constant(object, *expected[i + 1].type()));
   }

@@ -1,11 +1,14 @@
 """The node that an operator leaves in autograd's graph: what autograd promises of any node."""
 
 import gc
+import threading
+import time
 import weakref
 
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 
 import cvkernels.functional as F
 from cvkernels import backend
@@ -62,6 +65,58 @@ def test_a_graph_kept_serves_twice_and_one_let_go_says_so(z):
     assert same(z.grad, 2 * once)
     with pytest.raises(RuntimeError, match="second time"):
         y.backward()
+
+
+def test_other_threads_go_on_meanwhile():
+    """A loader's, say: the interpreter is theirs while a kernel runs."""
+    features = torch.randn(8, 2, 64, 128, 128)
+    done, ticks = threading.Event(), []
+
+    def tick():
+        while not done.wait(1e-3):
+            ticks.append(time.perf_counter())
+
+    other = threading.Thread(target=tick)
+    other.start()
+    try:
+        for op in (F.magnitude_relu, F.dropout, lambda z: F.magnitude_max_pool2d(z, 3)):
+            begin = time.perf_counter()
+            while time.perf_counter() < begin + 0.05:  # the first call of all may wait for memory instead
+                start = time.perf_counter()
+                op(features)
+                end = time.perf_counter()
+            assert any(start < t < end for t in ticks), f"nothing else ran in {1e3 * (end - start):.0f} ms"
+    finally:
+        done.set()
+        other.join()
+
+
+class _Subclass(torch.Tensor):
+    pass
+
+
+class _Seen(TorchFunctionMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_subclass_and_a_mode_of_python_have_their_say(z, requires_grad):
+    z = z.detach().requires_grad_(requires_grad)
+    assert type(F.magnitude_relu(z.as_subclass(_Subclass))) is _Subclass
+    with _Seen() as seen:
+        F.rotate_phase(z, torch.ones(2))
+    assert "cvkernels.rotate_phase_forward.default" in seen.names
+
+
+def test_a_flag_may_be_a_tensor_of_one(z):
+    true = torch.tensor(True)
+    assert same(F.magnitude_max_pool2d(z, 3, ceil_mode=true), F.magnitude_max_pool2d(z, 3, ceil_mode=True))
 
 
 def test_what_is_kept_may_not_be_written_to(z):

@@ -76,10 +76,13 @@ def fused(name: str, order: tuple[int, ...] = (0,), backward: str = "", takes: i
             ctx.strides, ctx.chosen = result.stride(), inputs[-1]
             # None stands where a tensor does: those autograd keeps
             ctx.plain = [None if isinstance(x, Tensor) else x for x in arguments]
+            ctx.saved_strides = [x.stride() if isinstance(x, Tensor) else () for x in arguments]
             ctx.save_for_backward(*[x if isinstance(x, Tensor) else None for x in arguments])
 
         def backward_of(ctx, grad, *_):
-            arguments = [x if t is None else t for x, t in zip(ctx.plain, ctx.saved_tensors, strict=True)]
+            # a hook may have laid out anew what it gives back
+            saved = zip(ctx.plain, ctx.saved_tensors, ctx.saved_strides, strict=True)
+            arguments = [x if t is None else _in_strides(t, strides) for x, t, strides in saved]
             run = differentiably if torch.is_grad_enabled() else once_only
             grads = run(ctx.chosen, ctx.strides, grad, *arguments)
             needs = ctx.needs_input_grad
@@ -106,7 +109,7 @@ def fused(name: str, order: tuple[int, ...] = (0,), backward: str = "", takes: i
 
 
 def _in_strides(grad: Tensor, strides: tuple[int, ...]) -> Tensor:
-    """The kernels walk the gradient as they walk what came out."""
+    """The kernels walk the gradient, and what was saved, as they walk what came out."""
     if grad.stride() == strides:
         return grad
     # not by `copy_` into `empty_strided`: functorch maps no such write
