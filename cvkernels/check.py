@@ -1,5 +1,7 @@
 """What is said of a bad argument: its name, what it must be, what it was, and the remedy. No check reads values."""
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -80,9 +82,13 @@ def angle(theta, like: Tensor, like_name: str, name: str = "theta", fakes: bool 
         device(theta, name, like, like_name)
 
 
+def number(x, name: str) -> None:
+    if isinstance(x, bool) or not isinstance(x, (int, float)):
+        raise TypeError(f"`{name}` must be a number, got {shown(x)}")
+
+
 def threshold(c, name: str = "c") -> None:
-    if isinstance(c, bool) or not isinstance(c, (int, float)):
-        raise TypeError(f"`{name}` must be a number, got {shown(c)}")
+    number(c, name)
     if not c > 0:
         raise ValueError(f"`{name}` must be > 0 (a modulus), got {c}")
 
@@ -118,8 +124,9 @@ def pair(value, name: str) -> tuple[int, int]:
     """An int or a pair of ints, as torch's pooling and convolution take them."""
     if type(value) is int:
         return value, value
-    both = (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not (isinstance(both, (tuple, list, torch.Size)) and len(both) == 2 and all(isinstance(v, int) for v in both)):
+    both = (value, value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+    pairs = isinstance(both, (tuple, list, torch.Size)) and len(both) == 2
+    if not (pairs and all(isinstance(v, Integral) for v in both)):
         raise TypeError(f"`{name}` must be an int or a pair of ints, got {shown(value)}")
     return int(both[0]), int(both[1])
 
@@ -153,10 +160,15 @@ def real_batch_norm(x, running_mean, running_var, weight, bias, training, moment
     return norm_settings(training, momentum, eps, x, "x")
 
 
-def norm_settings(training, momentum, eps, z, z_name):
-    """(batches, training, momentum, eps): ``batches`` is a count in a tensor that stands in momentum's place."""
+def norm_eps(eps) -> None:
+    number(eps, "eps")
     if not eps >= 0:
         raise ValueError(f"`eps` must be >= 0, got {eps}")
+
+
+def norm_settings(training, momentum, eps, z, z_name):
+    """(batches, training, momentum, eps): ``batches`` is a count in a tensor that stands in momentum's place."""
+    norm_eps(eps)
     if isinstance(momentum, Tensor):
         if momentum.numel() != 1:
             raise ValueError(f"`momentum` must be a number or a count of batches in one element, got {shown(momentum)}")
@@ -167,6 +179,8 @@ def norm_settings(training, momentum, eps, z, z_name):
             )
         device(momentum, "momentum", z, z_name)
         return momentum, bool(training), 0.0, float(eps)
+    if momentum is not None:
+        number(momentum, "momentum")
     if momentum is None or not 0 <= momentum <= 1:
         raise ValueError(
             f"`momentum` must lie in [0, 1], got {momentum}; "

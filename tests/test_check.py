@@ -74,6 +74,8 @@ BAD = {
     ),
     "running-half": (lambda: F.magnitude_batch_norm(Z.half(), V.half()), TypeError, ["`running_power`", "float32"]),
     "momentum": (lambda: F.magnitude_batch_norm(Z, V, momentum=1.5), ValueError, ["`momentum`", "[0, 1]", "got 1.5"]),
+    "momentum-text": (lambda: F.magnitude_batch_norm(Z, V, momentum="a"), TypeError, ["`momentum`", "got str 'a'"]),
+    "eps-text": (lambda: F.batch_norm_relu(Z, V, eps="a"), TypeError, ["`eps`", "got str 'a'"]),
     "momentum-vector": (lambda: F.magnitude_batch_norm(Z, V, momentum=V), ValueError, ["`momentum`", "one element"]),
     "real-complex": (lambda: F.real_batch_norm_relu(A + 0j), TypeError, ["`x`", "real", "complex64"]),
     "real-flat": (lambda: F.real_batch_norm_relu(V), ValueError, ["`x`", "[N, C, *]", "[4]"]),

@@ -34,10 +34,13 @@ class BatchNorm(nn.Module):
         super().__init__()
         self.num_features = positive(num_features, "num_features")
         real_dtype(dtype)
-        if not eps >= 0:
-            raise ValueError(f"`eps` must be >= 0, got {eps}")
-        if momentum is not None and not 0 <= momentum <= 1:
-            raise ValueError(f"`momentum` must lie in [0, 1] or be None (plain mean of all batches), got {momentum}")
+        check.norm_eps(eps)
+        if momentum is not None:
+            check.number(momentum, "momentum")  # no tensor: the functional takes one for a count of batches
+            if not 0 <= momentum <= 1:
+                raise ValueError(
+                    f"`momentum` must lie in [0, 1] or be None (plain mean of all batches), got {momentum}"
+                )
         self.eps, self.momentum = eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.process_group = processes.checked(process_group)

@@ -2,6 +2,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include "../../csrc/common/shape.h"
 #include "../../csrc/cuda/form.h"
 
 namespace cvk {

@@ -117,6 +117,7 @@ def test_an_empty_batch():
 REFUSED = {
     "num_features": (dict(num_features=0), ValueError, "`num_features` must be >= 1, got 0"),
     "eps": (dict(eps=-1), ValueError, "`eps` must be >= 0, got -1"),
+    "momentum-tensor": (dict(momentum=torch.tensor(0.1)), TypeError, "`momentum` must be a number, got torch.float32"),
     "momentum": (dict(momentum=1.5), ValueError, r"`momentum` must lie in \[0, 1\] or be None"),
     "dtype": (dict(dtype=torch.int64), TypeError, "`dtype` must be a real floating-point dtype"),
 }

@@ -1,5 +1,6 @@
 """A complex convolution: every form of weight, against torch's own complex one."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as real
@@ -147,20 +148,38 @@ BAD = {
         "`weight[1]` must have the shape",
     ),
     "not-2d": (Z[..., 0], torch.zeros(4, 6, 3, 3), {}, ValueError, "`z` must be planar [N, 2, C, H, W]"),
+    "stride": (Z, torch.zeros(4, 6, 3, 3), dict(stride=-1), ValueError, "`stride` must be >= 1, got (-1, -1)"),
+    "no-stride": (Z, torch.zeros(4, 6, 3, 3), dict(stride=(1, 0)), ValueError, "`stride` must be >= 1, got (1, 0)"),
+    "padding": (Z, torch.zeros(4, 6, 3, 3), dict(padding=-1), ValueError, "`padding` must be >= 0, got (-1, -1)"),
+    "dilation": (Z, torch.zeros(4, 6, 3, 3), dict(dilation=0), ValueError, "`dilation` must be >= 1, got (0, 0)"),
+    "no-kernel": (Z, torch.zeros(4, 6, 0, 3), {}, ValueError, "`weight` must have kernels of 1 x 1 or more, got 0 x 3"),
+    "half-a-stride": (Z, torch.zeros(4, 6, 3, 3), dict(stride=1.5), TypeError, "`stride` must be an int or a pair"),
+    "groups-true": (Z, torch.zeros(4, 6, 3, 3), dict(groups=True), TypeError, "`groups` must be an int, got bool True"),
+    "groups-text": (Z, torch.zeros(4, 6, 3, 3), dict(groups="1"), TypeError, "`groups` must be an int, got str '1'"),
     "list": (Z, "kernel", {}, TypeError, "`weight` must be a tensor, got str"),
 }
 
 
 @pytest.mark.parametrize("z, weight, kwargs, error, words", BAD.values(), ids=BAD)
-def test_bad_arguments(z, weight, kwargs, error, words):
+def test_bad_arguments(backend, z, weight, kwargs, error, words):
+    on_device = lambda w: w.to(backend.device) if isinstance(w, torch.Tensor) else w  # noqa: E731
+    weight = type(weight)(map(on_device, weight)) if isinstance(weight, (list, tuple)) else on_device(weight)
     with pytest.raises(error) as caught:
-        F.conv2d(z, weight, **kwargs)
+        F.conv2d(on_device(z), weight, **kwargs)
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("weights", ["real", "pair"])
 def test_output_of_no_size(backend, weights):
-    """torch's own error."""
-    w = torch.zeros(4, 6, 9, 9, device=backend.device)
-    with pytest.raises(RuntimeError, match="Kernel size can't be greater than actual input size"):
-        F.conv2d(Z.to(backend.device), w if weights == "real" else (w, w))
+    """torch's own error, whatever convolves."""
+    w = torch.zeros(4, 6, 5, 9, device=backend.device)
+    with pytest.raises(RuntimeError) as torchs:
+        real.conv2d(Z[:, 0], w.cpu(), padding=1, dilation=2)
+    with pytest.raises(RuntimeError) as ours:
+        F.conv2d(Z.to(backend.device), w if weights == "real" else (w, w), padding=1, dilation=2)
+    assert str(ours.value) == str(torchs.value) and "Kernel size can't be greater" in str(ours.value)
+
+
+def test_numpys_integers_are_integers():
+    w, one = torch.randn(4, 6, 3, 3), np.int64(1)
+    assert torch.equal(F.conv2d(Z, w, one, (one, one), one, one), F.conv2d(Z, w, padding=1))

@@ -1,5 +1,7 @@
 """The public function, its checks, and its autograd Function."""
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 from torch.nn import functional as real
@@ -42,7 +44,8 @@ def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) 
         Tensor like ``z`` with O channels.
     Raises:
         TypeError, ValueError: ``z`` and ``weight`` of different dtype or device, or shapes that do not fit; ``padding``
-        neither numbers nor ``'same'`` (stride 1) or ``'valid'``.
+        neither numbers >= 0 nor ``'same'`` (stride 1) or ``'valid'``; ``stride``, ``dilation`` or ``groups`` not an int
+        >= 1.   RuntimeError: the kernel is larger than the padded map.
     """
     return _convolved(_entered(z, weight, stride, padding, dilation, groups), weight)
 
@@ -123,12 +126,14 @@ def _entered(z, weight, stride, padding, dilation, groups):
     """
     z, was_complex = enter(z, spatial=2)
     a, b = parts(weight, z, dims=4)
+    if isinstance(groups, bool) or not isinstance(groups, Integral):
+        raise TypeError(f"`groups` must be an int, got {check.shown(groups)}")
     if groups < 1 or z.shape[2] != a.shape[1] * groups or a.shape[0] % groups:
         raise ValueError(
             f"`weight` {list(a.shape)} with groups={groups} must take {a.shape[1] * groups} channels and give a "
             f"multiple of {groups}, got `z` {list(z.shape)}"
         )
-    z, how = _geometry(z, a.shape[2:], stride, padding, dilation, groups)
+    z, how = _geometry(z, a.shape[2:], stride, padding, dilation, int(groups))
     lower = active(z)
     return lowered(z, was_complex) if lower else z, a, b, was_complex, lower, how
 
@@ -203,18 +208,41 @@ class _Conv2d(torch.autograd.Function):
 def _geometry(z: Tensor, kernel, stride, padding, dilation, groups) -> tuple[Tensor, Geometry]:
     """The numbers, and ``z`` padded where 'same' wants one row more at its end than at its start, as torch does it."""
     stride, dilation = check.pair(stride, "stride"), check.pair(dilation, "dilation")
+    pad = (0, 0) if isinstance(padding, str) else check.pair(padding, "padding")
+    _check_numbers(kernel, stride, pad, dilation)
     if not isinstance(padding, str):
-        return z, Geometry(stride, check.pair(padding, "padding"), dilation, groups)
+        return z, _fitting(z, kernel, Geometry(stride, pad, dilation, groups))
     if padding not in ("same", "valid"):
         raise ValueError(f"`padding` must be an int, a pair, 'same' or 'valid', got {padding!r}")
     if padding == "valid":
-        return z, Geometry(stride, (0, 0), dilation, groups)
+        return z, _fitting(z, kernel, Geometry(stride, pad, dilation, groups))
     if stride != (1, 1):
         raise ValueError(f"`padding`='same' needs stride 1, got stride {stride}; give the padding in numbers")
     total = [dilation[d] * (kernel[d] - 1) for d in (0, 1)]
     if total[0] % 2 or total[1] % 2:
         z = real.pad(z.flatten(1, 2), (0, total[1] % 2, 0, total[0] % 2)).unflatten(1, (2, -1))
     return z, Geometry(stride, (total[0] // 2, total[1] // 2), dilation, groups)
+
+
+def _check_numbers(kernel, stride, padding, dilation) -> None:
+    """Here, for all kernels alike: torch's own differ in what they refuse and how they say so."""
+    for name, values, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
+        if min(values) < least:
+            raise ValueError(f"`{name}` must be >= {least}, got {tuple(values)}")
+    if min(kernel) < 1:
+        raise ValueError(f"`weight` must have kernels of 1 x 1 or more, got {kernel[0]} x {kernel[1]}")
+
+
+def _fitting(z: Tensor, kernel, how: Geometry) -> Geometry:
+    """``how``, or torch's error where the kernel is larger than the map."""
+    padded = tuple(n + 2 * p for n, p in zip(z.shape[3:], how.padding, strict=True))
+    covered = tuple(d * (k - 1) + 1 for k, d in zip(kernel, how.dilation, strict=True))
+    if padded[0] < covered[0] or padded[1] < covered[1]:
+        raise RuntimeError(
+            f"Calculated padded input size per channel: ({padded[0]} x {padded[1]}). Kernel size: "
+            f"({covered[0]} x {covered[1]}). Kernel size can't be greater than actual input size"
+        )
+    return how
 
 
 def _grouped(z, a, b, how: Geometry):
