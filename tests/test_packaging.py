@@ -13,7 +13,6 @@ import sysconfig
 import tarfile
 import tempfile
 import venv
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -210,24 +209,6 @@ def test_clones_are_named_as_this_compiler_names_them(version, level):
     assert f'"arch={level}"' in done.stdout
 
 
-@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
-def test_the_operators_are_cxx17():
-    """What torch 2.11's builds compile as; later ones take C++20, and so would not notice."""
-    headers = [Path(torch.__file__).parent / "include" / tail for tail in ("", "torch/csrc/api/include")]
-    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))))
-    command = [compiler, "-std=c++17", "-fsyntax-only", "-fopenmp-simd", f"-I{ROOT / 'csrc'}"]
-    command += [*(f"-I{folder}" for folder in headers), "-DTORCH_TARGET_VERSION=0x020b000000000000"]
-
-    def complaints(source):
-        return subprocess.run([*command, str(source)], capture_output=True, text=True)
-
-    sources = [ROOT / "csrc" / "ops.cpp", *sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))]
-    assert len(sources) > 10
-    with ThreadPoolExecutor(2) as pool:
-        for done in pool.map(complaints, sources):
-            succeeded(done)
-
-
 def test_torch_missing_says_what_to_type(tree, tmp_path):
     borrowed = tmp_path / "site"
     borrowed.mkdir()
@@ -252,8 +233,9 @@ def nvcc_fits() -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 def test_builds_and_works_without_nvcc(tree, tmp_path, install):
-    # unoptimised: a third of the time, and what this environment runs has been compiled the other way
-    done = succeeded(run(BUILD_WHEEL, tmp_path, cwd=tree, hide=("nvcc",), CVKERNELS_CXXFLAGS="-O0"))
+    # unoptimised: a third of the time, and what this environment runs has been compiled the other way; as C++17, which
+    # torch 2.11's builds are, and later ones, in C++20, would not notice
+    done = succeeded(run(BUILD_WHEEL, tmp_path, cwd=tree, hide=("nvcc",), CVKERNELS_CXXFLAGS="-O0 -std=c++17"))
     assert [line.startswith(CPU_ONLY_LINE) for line in said(done)] == [True], done.stderr
     facts = used(install(tmp_path / done.stdout.split()[-1]), tmp_path)
     assert_right(facts)
