@@ -21,7 +21,8 @@ def axes(c: str, ndim: int) -> tuple[int, ...]:
 def magnitude_relu(z: Tensor, c: float | str = 1.0, detach_modulus: bool = False) -> Tensor:
     w = widened(z)
     still = w.detach() if detach_modulus else w
-    limit = w.real.new_tensor(c) if not isinstance(c, str) else _mean(still.abs(), c)
+    # `new_full`, not `new_tensor`, which copies from the host: a CUDA graph records no such copy
+    limit = w.real.new_full((), c) if not isinstance(c, str) else _mean(still.abs(), c)
     # `where`, not `clamp`: at |z| = c the gradient is the identity's, and an overflowing square passes z itself
     outside = ~(w.real.square() + w.imag.square() < limit * limit)
     inner = torch.where(outside, 0, still)
