@@ -50,6 +50,19 @@ class Case:
         return [t.to(self.dtype) for t in (x + self.offset, residual, grad)]
 
 
+class Convolved(nn.Module):
+    """The layer that networks are made of: the convolution and the norm after it in one."""
+
+    track_running_stats = True
+
+    def __init__(self, channels, **settings):
+        super().__init__()
+        self.layer = cnn.ComplexConvBatchNormReLU2d(channels, channels, 3, padding=1, **settings)
+
+    def forward(self, z, residual):
+        return self.layer(z, residual)
+
+
 REAL, NORM, FUSED = cnn.BatchNormReLU2d, cnn.MagnitudeBatchNorm2d, cnn.MagnitudeBatchNormReLU2d
 CASES = {
     "magnitude": Case(NORM),
@@ -65,6 +78,8 @@ CASES = {
     "fused-empty": Case(FUSED, dict(affine=True), batches=(4, 0), residual=True),
     "fused-float32": Case(FUSED, dict(affine=True), residual=True, dtype=torch.float32),
     "fused-bfloat16": Case(FUSED, dict(affine=True), residual=True, dtype=torch.bfloat16),
+    "convolved": Case(Convolved, residual=True),
+    "convolved-affine-real-weights": Case(Convolved, dict(affine=True, weights="real"), residual=True),
     "real": Case(REAL, size=(C, 3, 5), residual=True),
     "real-mean-channels-last": Case(REAL, dict(momentum=None), size=(C, 3, 5), residual=True, form=last),
     "real-plain": Case(REAL, dict(affine=False, track_running_stats=False), size=(C, 3, 5)),

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as real
 
 import cvkernels.functional as F
+from cvkernels import backend as house
 from cvkernels import use_backend
 from cvkernels.backend import compiled
 from tests.close import as_planar, assert_close
@@ -52,6 +53,13 @@ def test_indices_and_values_are_those_of_torch_on_the_moduli(backend, dtype, win
     assert index.dtype == torch.int64 and torch.equal(index, want)
     picked = z.flatten(3).gather(3, want.flatten(2).unsqueeze(1).expand(-1, 2, -1, -1)).view(y.shape)
     assert torch.equal(y, picked) and torch.equal(y, F.magnitude_max_pool2d(z, **window))
+
+
+def test_the_index_is_a_byte(kernel, dtype):
+    z = torch.randn(2, 2, 3, 8, 9, dtype=dtype, device=kernel.device)
+    window = ([2, 2], [2, 2], [0, 0], [1, 1], False)
+    _, index = house.operators(kernel.name).magnitude_max_pool2d_forward.default(z, *window)
+    assert index.dtype == torch.uint8 and index.shape == (2, 3, 4, 4)
 
 
 def test_by_hand(backend):
@@ -196,6 +204,7 @@ def test_the_reference_agrees_with_the_kernel_on_which_wins(kernel, dtype):
 
 LANES = """
 import torch, cvkernels.functional as F
+from cvkernels import backend as house
 from cvkernels import use_backend
 torch.manual_seed(0)
 sizes = (8, 8), (16, 16), (32, 32), (56, 56), (4, 4), (2, 2), (3, 2), (5, 6), (9, 8), (7, 17), (3, 70), (10, 20), (2, 8)
