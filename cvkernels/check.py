@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 COMPLEX = (torch.complex64, torch.complex128)
+REAL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 COUNTS = (torch.int64, torch.float32, torch.float64)
 
 
@@ -25,8 +26,9 @@ def tensor(x, name: str) -> None:
 
 def floating(x, name: str, complex_too: bool = False) -> None:
     tensor(x, name)
-    if not (x.is_floating_point() or complex_too and x.dtype in COMPLEX):
+    if not (x.dtype in REAL or complex_too and x.dtype in COMPLEX):
         kinds = "floating point, complex64 or complex128" if complex_too else "a real floating-point tensor"
+        kinds += ", of 16 bits or more" if x.is_floating_point() else ""
         raise TypeError(f"`{name}` must be {kinds}, got {shown(x)}; convert it first, for example with .float()")
 
 

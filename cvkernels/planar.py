@@ -20,6 +20,8 @@ def to_planar(z: Tensor) -> Tensor:
 def to_complex(z: Tensor) -> Tensor:
     """Planar ``[N, 2, C, *]`` (float32, float64) to complex ``[N, C, *]``; a complex tensor is returned as it is."""
     check.feature(z)
+    if z.dtype in (torch.float16, torch.bfloat16):
+        raise TypeError(f"`z` must be float32 or float64, got {check.shown(z)}: there is no complex dtype of it")
     return z if z.is_complex() else leave(z, True)
 
 
@@ -33,7 +35,7 @@ def to_channels_last(z: Tensor) -> Tensor:
 
 def enter(z: Tensor, name: str = "z", spatial: int | None = None) -> tuple[Tensor, bool]:
     """Check a feature and hand it on as planar: a view, also of a complex tensor. Lazy conjugates are resolved here."""
-    good = isinstance(z, Tensor) and z.is_floating_point() and z.ndim > 2 and z.shape[1] == 2
+    good = isinstance(z, Tensor) and z.dtype in check.REAL and z.ndim > 2 and z.shape[1] == 2
     if not good or spatial is not None and z.ndim != 3 + spatial:
         check.feature(z, name, spatial)
         if not z.numel():  # the backward of `view_as_real` refuses the strides of an empty gradient

@@ -22,6 +22,11 @@ BAD = {
         TypeError,
         ["`z`", "torch.int64 [3, 2, 4, 5, 5]", ".float()"],
     ),
+    "feature-float8": (
+        lambda: F.magnitude_relu(Z.to(torch.float8_e4m3fn)),
+        TypeError,
+        ["`z`", "of 16 bits or more", "torch.float8_e4m3fn", ".float()"],
+    ),
     "feature-bool": (lambda: F.rotate_phase(Z.bool(), THETA), TypeError, ["`z`", "torch.bool"]),
     "feature-no-parts": (lambda: F.magnitude_relu(A), ValueError, ["`z`", "[3, 4, 5, 5]", "rotate", "torch.stack"]),
     "feature-too-flat": (lambda: F.magnitude_relu(torch.zeros(3, 2)), ValueError, ["`z`", "[N, 2, C, *]", "[3, 2]"]),

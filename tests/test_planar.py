@@ -101,10 +101,11 @@ def test_laid_out_brings_a_result_into_the_layout_that_came_in(name):
     [
         (cvkernels.to_planar, torch.zeros(2, 3, 4), ValueError, "second axis is not the two parts"),
         (cvkernels.to_complex, torch.zeros(2, 2, dtype=torch.long), TypeError, "`z` must be floating point"),
+        (cvkernels.to_complex, torch.zeros(2, 2, 3).half(), TypeError, "`z` must be float32 or float64"),
         (cvkernels.to_channels_last, torch.zeros(2, 2, 3, 4), ValueError, "[N, 2, C, H, W]"),
         (cvkernels.to_channels_last, torch.zeros(2, 3, 4, 4, dtype=torch.complex64), TypeError, "to_planar"),
     ],
-    ids=["parts", "integers", "not-2d", "complex"],
+    ids=["parts", "integers", "half", "not-2d", "complex"],
 )
 def test_what_is_no_feature_is_refused(function, z, error, words):
     with pytest.raises(error) as caught:

@@ -102,10 +102,12 @@ def test_pairs_of_rows_and_columns_in_vectors_of_each_width(lanes):
         "padding": (dict(kernel_size=2, padding=2), "pad should be"),
         "divisor": (dict(kernel_size=2, divisor_override=0), "divisor must be not zero"),
         "three": (dict(kernel_size=(2, 2, 2)), "kernel_size must"),
+        "none": (dict(kernel_size=None), "argument 'kernel_size' .*must be tuple of ints"),
+        "half": (dict(kernel_size=2, stride=1.5), "argument 'stride' .*must be tuple of ints"),
     }.values(),
 )
 def test_what_torch_refuses_is_refused_in_its_words(backend, window, said):
-    with pytest.raises(RuntimeError, match=said):
+    with pytest.raises((RuntimeError, TypeError), match=said):
         F.avg_pool2d(torch.zeros(1, 2, 3, 4, 4, device=backend.device), **window)
 
 

@@ -61,7 +61,9 @@ def _ours(op, z: Tensor) -> bool:
 
 
 def _pair(x) -> list:
-    return [x, x] if isinstance(x, int) else [*x] * (2 if len(x) == 1 else 1)
+    if isinstance(x, int):
+        return [x, x]
+    return [*x] * (2 if len(x) == 1 else 1) if isinstance(x, (tuple, list)) else []  # torch's own says what it is
 
 
 def _fits(z, kernel, stride, padding, divisor) -> bool:
