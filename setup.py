@@ -77,7 +77,7 @@ def cuda_plan():
         major = found[1] if found else "?"
         if major != torch.version.cuda.split(".")[0]:
             reason = f"nvcc is CUDA {major}, torch is CUDA {torch.version.cuda}"
-        elif not any(Path(root, d, "libcudart.so").exists() for d in ("lib64", "lib", "targets/x86_64-linux/lib")):
+        elif not any(next(Path(root).glob(f"{d}/libcudart.so"), None) for d in ("lib64", "lib", "targets/*/lib")):
             reason = f"no libcudart.so to link under {root}"
     if reason and wish == "1":
         sys.exit(f"cvkernels: CVKERNELS_CUDA=1, but {reason}")

@@ -13,6 +13,7 @@ import sysconfig
 import tarfile
 import tempfile
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,21 @@ def test_clones_are_named_as_this_compiler_names_them(version, level):
     source = f'#include "{ROOT}/csrc/cpu/clones.h"\nCVK_CLONES void f();'
     done = succeeded(subprocess.run(command, input=source, capture_output=True, text=True))
     assert f'"arch={level}"' in done.stdout
+
+
+AARCH64 = shutil.which("aarch64-linux-gnu-g++")
+
+
+@pytest.mark.skipif(AARCH64 is None, reason="no compiler for aarch64 (Debian, Ubuntu: g++-aarch64-linux-gnu)")
+def test_the_operators_compile_for_aarch64():
+    include = Path(torch.__file__).parent / "include"
+    command = [AARCH64, "-std=c++17", "-fsyntax-only", "-fopenmp-simd", f"-I{ROOT / 'csrc'}", f"-I{include}"]
+    command += [f"-I{include / 'torch/csrc/api/include'}", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+    sources = [ROOT / "csrc" / "ops.cpp", *sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))]
+    assert len(sources) > 10
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(lambda s: subprocess.run([*command, s], capture_output=True, text=True), sources):
+            succeeded(done)
 
 
 def test_torch_missing_says_what_to_type(tree, tmp_path):
