@@ -24,7 +24,8 @@ JOBS = 2
 COMMIT =
 
 TORCH = torch>=2.11
-PACKAGES = "$(TORCH)" torchvision numpy scikit-learn matplotlib safetensors rich \
+NUMPY = numpy
+PACKAGES = "$(TORCH)" torchvision "$(NUMPY)" scikit-learn matplotlib safetensors rich \
 	pytest pytest-benchmark pytest-xdist "setuptools>=68" wheel ninja pybind11
 LINTERS = ruff mypy clang-format
 
@@ -55,9 +56,10 @@ gate: environment
 bench: environment
 	@"$(VENV)/bin/python" -m benchmarks $(ARGS)
 
-# In an environment beside $(VENV): C++17, and the headers that later ones have grown out of.
+# In an environment beside $(VENV): C++17, the headers that later ones have grown out of, and a Triton whose interpreter
+# NumPy 2.4 refuses.
 oldest:
-	@$(MAKE) test VENV="$(VENV)-oldest" TORCH="torch==2.11.*" PYTHON="$(PYTHON)" JOBS="$(JOBS)" ARGS="$(ARGS)"
+	@$(MAKE) test VENV="$(VENV)-oldest" TORCH="torch==2.11.*" NUMPY="numpy<2.4" PYTHON="$(PYTHON)" JOBS="$(JOBS)" ARGS="$(ARGS)"
 
 # No environment of its own: that machine may be offline, and its python has torch already.
 gpu: python

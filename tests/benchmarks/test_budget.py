@@ -72,6 +72,7 @@ def test_an_operator_whose_launches_nobody_stated_is_no_zero():
 
 
 @needs_operators
+@pytest.mark.skipif(torch.__version__ < (2, 14), reason="stored for torch 2.14: naive code's clamp had a le for its lt")
 def test_a_step_costs_what_is_stored():
     """More kernels or bytes than stored are a step back. Fewer: `python -m benchmarks.budget --write`."""
     now, stored = budget.table().splitlines(), budget.STORED.read_text().splitlines()
