@@ -158,8 +158,9 @@ def test_planes_and_their_transpose(form, size):
             ready = [o.contiguous(memory_format=torch.channels_last) for o in other]
             got = torch.ops.cvkernels.conv_planes_backward(ready, form, last)
             assert_close(got, torch.stack((p, q), 1), dtype)
-            torch.library.opcheck(torch.ops.cvkernels.conv_planes_forward.default, (given, form))
-            torch.library.opcheck(torch.ops.cvkernels.conv_planes_backward.default, (ready, form, last))
+            if size == (2, 3, 5, 7) and dtype == torch.float32:
+                torch.library.opcheck(torch.ops.cvkernels.conv_planes_forward.default, (given, form))
+                torch.library.opcheck(torch.ops.cvkernels.conv_planes_backward.default, (ready, form, last))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
