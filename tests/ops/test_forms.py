@@ -65,7 +65,7 @@ def test_convolution(form, case, layout):
 @pytest.mark.parametrize("real_weights", [False, True], ids=["complex", "real"])
 @pytest.mark.parametrize("form", ["block", "block-last", None])
 def test_an_infinity_reaches_what_reads_it(form, real_weights):
-    """In the form that promises it no other result; in the one chosen, which may take 16 at once, no other sample."""
+    """In the form that promises it no other result; in the one chosen no other sample: it may make several at once."""
     z, a, b = torch.randn(3, 2, 32, 17, 18), torch.randn(32, 32, 3, 3), torch.randn(32, 32, 3, 3)
     z[1, 0, 5, 9, 10] = torch.inf
     with use_conv_form(form) if form else contextlib.nullcontext():
