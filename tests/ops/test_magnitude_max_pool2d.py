@@ -204,7 +204,6 @@ def test_the_reference_agrees_with_the_kernel_on_which_wins(kernel, dtype):
 
 LANES = """
 import torch, cvkernels.functional as F
-from cvkernels import backend as house
 from cvkernels import use_backend
 torch.manual_seed(0)
 sizes = (8, 8), (16, 16), (32, 32), (56, 56), (4, 4), (2, 2), (3, 2), (5, 6), (9, 8), (7, 17), (3, 70), (10, 20), (2, 8)

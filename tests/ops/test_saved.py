@@ -10,10 +10,8 @@ from tests.close import assert_close
 from .test_mapped_gradients import LAYOUTS, OPS
 from .test_nodes import nodes, pytestmark  # noqa: F401  (in C++ and in Python)
 
-WEIGHT, WIDE = (
-    torch.randn(2, 3, 2, 2, 2) / 3,
-    torch.randn(2, 32, 32, 3, 3) / 17,
-)  # the wide ones have forms of their own
+WEIGHT = torch.randn(2, 3, 2, 2, 2) / 3
+WIDE = torch.randn(2, 32, 32, 3, 3) / 17  # has forms of its own
 FLOAT32 = {
     "conv2d": lambda z: F.conv2d(z, tuple(WEIGHT.to(z.device))),
     "conv2d-real": lambda z: F.conv2d(z, WEIGHT[0].to(z.device)),
