@@ -124,6 +124,17 @@ int64_t forward_tiles(const Job<T>& j) {
   return std::max(TILES, std::min(MORE_TILES, all / (TASKS * torch::stable::get_num_threads())));
 }
 
+// f once, and directly where that gave what is not finite
+template <class T, class F>
+void until_finite(Job<T>& j, const F& f) {
+  std::atomic<bool> spoiled{false};
+  j.direct = false, j.spoiled = &spoiled;
+  f();
+  if (!spoiled.load()) return;
+  j.direct = true;
+  f();
+}
+
 // layout: 0 contiguous, 1 channels-last, 2 planes-last
 Tensor result(const Tensor& z, int64_t c, int64_t h, int64_t w, int64_t layout) {
   const int64_t n = z.size(0), s = h * w;
@@ -160,14 +171,17 @@ Tensor run(const Tensor& z, const Tensor& re, const std::optional<Tensor>& im, c
     }
     if (out->numel() == 0) return;
     if (j.in.c == 0) return void(torch::stable::zero_(*out));
-    Kernels w{data<float>(re), im ? data<float>(*im) : nullptr, j.in.c, channels, back, nullptr, 1};
     const Tensor points = empty_of(z, {j.weight_size()}, ScalarType::Float);
-    w.points = j.weight = data<float>(points);
-    const Workers& work = workers(lanes);
-    for_inputs(w, [&](int64_t begin, int64_t end) { work.enter_weights(w, begin, end); });
+    j.weight = data<float>(points);
     j.cut(forward_tiles(j));
+    const Workers& work = workers(lanes);
     const auto convolve = work.of(zero).convolve;
-    torch::stable::parallel_for(0, j.tasks(), 1, [&](int64_t begin, int64_t end) { convolve(j, begin, end); });
+    until_finite(j, [&] {
+      const Kernels w{data<float>(re), im ? data<float>(*im) : nullptr, j.in.c, channels, back, j.weight, 1, j.direct,
+                      nullptr};
+      for_inputs(w, [&](int64_t begin, int64_t end) { work.enter_weights(w, begin, end); });
+      torch::stable::parallel_for(0, j.tasks(), 1, [&](int64_t begin, int64_t end) { convolve(j, begin, end); });
+    });
   });
   return *out;
 }
@@ -205,9 +219,13 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor z, bool complex, std::ve
     j.partial = data<float>(partial);
     const Workers& work = workers(lanes);
     const auto add = work.of(zero).add_weights;
-    torch::stable::parallel_for(0, j.chunks * j.blocks, 1, [&](int64_t begin, int64_t end) { add(j, begin, end); });
-    const Kernels w{data<float>(*re), complex ? data<float>(*im) : nullptr, in, out, false, j.partial, j.chunks};
-    for_inputs(w, [&](int64_t begin, int64_t end) { work.leave_weights(w, begin, end); });
+    until_finite(j, [&] {
+      torch::stable::parallel_for(0, j.chunks * j.blocks, 1, [&](int64_t begin, int64_t end) { add(j, begin, end); });
+      const Kernels w{
+          data<float>(*re), complex ? data<float>(*im) : nullptr, in, out, false, j.partial, j.chunks, j.direct,
+          j.spoiled};
+      for_inputs(w, [&](int64_t begin, int64_t end) { work.leave_weights(w, begin, end); });
+    });
   });
   return {*re, *im};
 }

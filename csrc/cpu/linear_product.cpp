@@ -2,11 +2,15 @@
 //
 //     re = Pr Qr - Pi Qi        im = (Pr + Pi)(Qr + Qi) - Pr Qr - Pi Qi
 //
+// Where anything came out that is not finite, all is done again directly, im = Pr Qi + Pi Qr: sums that come before the
+// products make NaN of an infinity, and overflow where the result need not.
+//
 // A task is a few columns of Q, packed into panels, times as many rows of P as leave their results in the second-level
 // cache. With P = z and Q = W^T it is a linear map, with the conjugates of W and of z its gradients.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <tuple>
 #include <vector>
@@ -34,6 +38,8 @@ struct Work {
   Operand p, q;
   float *re, *im;
   int64_t out_row, wide;  // columns of a task
+  bool direct;
+  std::atomic<bool>* spoiled;  // whether a result is not finite
   int64_t tasks_across() const { return (q.columns + wide - 1) / wide; }
 };
 
@@ -132,7 +138,7 @@ CVK_INLINE void copy_side(const Operand& p, int64_t top, int64_t rows, int64_t f
   }
 }
 
-// results: three matrices of rows w.wide apart
+// results: three matrices of rows w.wide apart; directly Pr Qr, Pi Qi and the imaginary part
 template <int L, bool ADD>
 CVK_INLINE void multiply_three(const Work& w, const Three& panels, const Three& side, const Three& results, int64_t top,
                                int64_t rows, int64_t first, int64_t depth, int64_t columns) {
@@ -141,14 +147,17 @@ CVK_INLINE void multiply_three(const Work& w, const Three& panels, const Three& 
   for (int64_t i = 0; i < rows; i += SIDE) {
     const int64_t count = std::min(SIDE, rows - i), from = (top + i) * w.p.row + first;
     copy_side<L>(w.p, top + i, count, first, depth, side);
+    const float *re = here ? w.p.re + from : side.re, *im = here ? w.p.im + from : side.im;
+    const float* const left[]{re, im, w.direct ? re : side.sum, im};
+    const float* const right[]{panels.re, panels.im, w.direct ? panels.im : panels.sum, panels.re};
+    float* const to[]{results.re, results.im, results.sum, results.sum};
     for (int64_t j = 0; j < columns; j += 2 * L) {
       const int64_t panel = j * depth, out = i * w.wide + j;
-      const auto one = [&](const float* a, int64_t a_row, const float* b, float* to) CVK_INLINE_LAMBDA {
-        multiply<L, ADD>({a, a_row, column, b + panel, 2 * L, to + out, w.wide, depth}, count, 2 * L);
-      };
-      one(here ? w.p.re + from : side.re, row_of_parts, panels.re, results.re);
-      one(here ? w.p.im + from : side.im, row_of_parts, panels.im, results.im);
-      one(side.sum, row, panels.sum, results.sum);
+      for (int k = 0; k < (w.direct ? 4 : 3); ++k) {
+        multiply<L, ADD>({left[k], left[k] == side.sum ? row : row_of_parts, column, right[k] + panel, 2 * L,
+                          to[k] + out, w.wide, depth},
+                         count, 2 * L);
+      }
     }
   }
 }
@@ -173,18 +182,23 @@ CVK_INLINE void tasks(const Work& w, int64_t begin, int64_t end) {
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t first = w.q.rows * part / parts, depth = w.q.rows * (part + 1) / parts - first;
       pack<L>(w.q, first, depth, left, count, panels);
-      part ? multiply_three<L, true>(w, panels, side, results, top, rows, first, depth, count)
-           : multiply_three<L, false>(w, panels, side, results, top, rows, first, depth, count);
+      if (w.direct && part == 0) std::fill(results.re, results.re + 3 * of_results, 0.0F);
+      part || w.direct ? multiply_three<L, true>(w, panels, side, results, top, rows, first, depth, count)
+                       : multiply_three<L, false>(w, panels, side, results, top, rows, first, depth, count);
     }
+    float not_finite = 0.0F;  // NaN, if one is
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t from = i * w.wide, to = (top + i) * w.out_row + left;
-      CVK_SIMD
+#pragma omp simd reduction(+ : not_finite)
       for (int64_t j = 0; j < count; ++j) {
-        const float x = results.re[from + j], y = results.im[from + j];
-        w.re[to + j] = x - y;
-        w.im[to + j] = results.sum[from + j] - x - y;
+        const float x = results.re[from + j], y = results.im[from + j], sum = results.sum[from + j];
+        const float re = x - y, im = w.direct ? sum : sum - x - y;
+        w.re[to + j] = re;
+        w.im[to + j] = im;
+        not_finite += 0.0F * (re + im);
       }
     }
+    if (not_finite != 0.0F) w.spoiled->store(true, std::memory_order_relaxed);
   }
 }
 
@@ -223,11 +237,18 @@ void multiply_all(const Given& given) {
   // p is read once for each task across: few wide ones, unless that leaves threads without any
   const int64_t down = (m + ROWS - 1) / ROWS;
   const int64_t wide = (n + 63) / 64 * down >= torch::stable::get_num_threads() ? 64 : 32;
-  const Work w{given.p, given.q, given.re, given.im, given.out_row, wide};
+  std::atomic<bool> spoiled{false};
+  Work w{given.p, given.q, given.re, given.im, given.out_row, wide, false, &spoiled};
   const int64_t count = w.tasks_across() * down;
   const int64_t work = std::min(m, ROWS) * w.wide * std::max<int64_t>(1, w.q.rows) / 16;  // a vector of products a step
-  torch::stable::parallel_for(0, count, std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, work)),
-                              [&](int64_t begin, int64_t end) { run(w, begin, end); });
+  const int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, work));
+  const auto all = [&] {
+    torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { run(w, begin, end); });
+  };
+  all();
+  if (!spoiled.load()) return;
+  w.direct = true;
+  all();
 }
 
 // The parts of a feature [N, 2, I], as N x I.

@@ -158,6 +158,15 @@ CVK_INLINE void load_bytes(const uint8_t* from, whole<A, L>& to) {
 }
 #endif
 
+template <int L>
+CVK_INLINE bool is_zero(const floats<L>& x) {
+  float held[L];
+  store_vector<L>(held, x);
+  bool zero = true;
+  for (const float one : held) zero = zero && one == 0.0F;
+  return zero;
+}
+
 // The first `count` of them, 0 after.
 template <int L, class T>
 CVK_INLINE void load_some(const T* from, int64_t count, floats<L>& to) {

@@ -3,8 +3,8 @@
 //
 //     y = A^T [ (G w G^T) . (B^T d B) ] A        d 4x4 inputs, w 3x3 weights, y 2x2 outputs, . per point of 16
 //
-// Summed over input channels each point is a matrix product. NaN goes exactly where a direct convolution takes it: an
-// output is made of those points alone that are made of its own inputs. Inf becomes NaN where two of them meet.
+// Summed over input channels each point is a matrix product. An output is made of those points alone that are made of
+// its own inputs, so what is not finite goes exactly where a direct convolution takes it.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>

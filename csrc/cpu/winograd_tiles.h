@@ -2,9 +2,14 @@
 // matrices of tiles and channels; the products with the weight's 16; the results back to positions. All of it stays in
 // a core's cache. Complex weights by Gauss's three products p = A re, q = B im, r = (A + B)(re + im), the parts p - q
 // and r - p - q; real ones by A re and A im.
+//
+// Sums that come before the products make NaN of an infinity, and overflow where the result need not. So where anything
+// came out that is not finite, all is done again `directly`: the same tasks, but nothing is transformed, and each of
+// four results is the sum of nine products of its own inputs.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <memory>
 
@@ -47,6 +52,8 @@ struct Job {
   float* weight;                     // transformed: [1 or 3][POINTS][in.c][rounded out.c], each point in panels
   float* partial;                    // of its gradient, the same for each of `chunks` of the tasks
   int64_t chunks, blocks, channels;  // `blocks` of the input channels; how many those are
+  bool direct;
+  std::atomic<bool>* spoiled;  // whether a result is not finite
 
   int64_t across, down, samples, strip;  // tiles of a sample; samples and rows of tiles of a task
 
@@ -228,10 +235,10 @@ CVK_INLINE void enter_tile(const Job<T>& j, const Room<T>& room, const Window<T>
   for (int64_t c = 0; c < j.in.c; c += L) {
     floats<L> x[POINTS], y[POINTS];
     load_window<L, 4>(w.re, w, c, j.in.c, x);
-    transform_input<L>(x);
+    if (!j.direct) transform_input<L>(x);
     store_points<L>(x, to + c, room.in_step);
     load_window<L, 4>(w.im, w, c, j.in.c, y);
-    transform_input<L>(y);
+    if (!j.direct) transform_input<L>(y);
     store_points<L>(y, to + plane + c, room.in_step);
     if (j.complex) {
       CVK_UNROLL
@@ -244,9 +251,10 @@ CVK_INLINE void enter_tile(const Job<T>& j, const Room<T>& room, const Window<T>
   }
 }
 
-// Results of one tile, all channels.
+// Results of one tile, all channels. not_finite: what makes NaN of its sum.
 template <int L, class T>
-CVK_INLINE void leave_tile(const Job<T>& j, const Room<T>& room, const Window<T>& w, int64_t tile) {
+CVK_INLINE void leave_tile(const Job<T>& j, const Room<T>& room, const Window<T>& w, int64_t tile,
+                           floats<L>& not_finite) {
   const int64_t plane = POINTS * room.out_step;
   const float* from = room.results + tile * j.out_row();
   for (int64_t c = 0; c < j.out.c; c += L) {
@@ -270,6 +278,8 @@ CVK_INLINE void leave_tile(const Job<T>& j, const Room<T>& room, const Window<T>
         }
       }
       transform_output<L>(m, y);
+      if (j.direct) y[0] = m[0], y[1] = m[1], y[2] = m[2], y[3] = m[3];
+      not_finite += 0.0F * (y[0] + y[1] + y[2] + y[3]);
       T* to = part == 0 ? w.re : w.im;
       if (c + L <= j.out.c) {
         CVK_UNROLL
@@ -300,6 +310,7 @@ CVK_INLINE void enter_gradient(const Job<T>& j, const Room<T>& room, const Windo
         }
       }
       transform_gradient<L>(given, q);
+      if (j.direct) q[0] = given[0], q[1] = given[1], q[2] = given[2], q[3] = given[3];
       store_points<L>(q, to + p * plane + c, room.out_step);
     }
   }
@@ -330,6 +341,15 @@ void relu(const Job<T>& j, const Task& t, int64_t begin, int64_t end) {
   }
 }
 
+// f(point of the inputs, of the weight, of the results) for each product of a tile, from one place: it is inlined.
+template <class F>
+CVK_INLINE void for_products(bool direct, const F& f) {
+  for (int64_t k = 0; k < (direct ? 36 : POINTS); ++k) {
+    const int64_t result = k / 9, at = k % 9;
+    f(direct ? 4 * (result / 2 + at / 3) + result % 2 + at % 3 : k, direct ? at : k, direct ? result : k);
+  }
+}
+
 // The convolution of tasks [begin, end).
 template <int L, class T>
 CVK_INLINE void convolve(const Job<T>& j, int64_t begin, int64_t end) {
@@ -337,20 +357,28 @@ CVK_INLINE void convolve(const Job<T>& j, int64_t begin, int64_t end) {
   for (int64_t index = begin; index < end; ++index) {
     const Task t = task_of(j, index);
     enter_tiles<L>(j, t, room);
-    for (int64_t k = 0; k < POINTS; ++k) {
+    for_products(j.direct, [&](int64_t in, int64_t weight, int64_t out) CVK_INLINE_LAMBDA {
       for (int64_t p = 0; p < j.planes(); ++p) {
-        const int64_t point = p * POINTS + k, weight = j.complex ? point : k;
-        multiply<L, false>({room.inputs + point * room.in_step, j.in_row(), 1, j.weight + weight * j.in.c * j.out_row(),
-                            0, room.results + point * room.out_step, j.out_row(), j.in.c},
-                           t.tiles, j.out_row());
+        const int64_t of_plane = p * POINTS, of_weight = (j.complex ? of_plane : 0) + weight;
+        const float *from = room.inputs + (of_plane + in) * room.in_step,
+                    *by = j.weight + of_weight * j.in.c * j.out_row();
+        float* to = room.results + (of_plane + out) * room.out_step;
+        const Product product{from, j.in_row(), 1, by, 0, to, j.out_row(), j.in.c};
+        if (j.direct && weight > 0) {
+          multiply<L, true>(product, t.tiles, j.out_row());
+        } else {
+          multiply<L, false>(product, t.tiles, j.out_row());
+        }
       }
-    }
+    });
     const int64_t top = 2 * t.first, bottom = std::min(j.out.h, 2 * t.last);
     const Field<T> out = rows_of(j.out, t, top, bottom, room.rows_out);
+    floats<L> not_finite{};
     for_tiles(t, j.across, [&](int64_t n, int64_t y, int64_t x, int64_t tile) CVK_INLINE_LAMBDA {
       write_window<2>(j.out, out, n, 2 * y, 2 * x, room.edge,
-                      [&](const Window<T>& w) CVK_INLINE_LAMBDA { leave_tile<L>(j, room, w, tile); });
+                      [&](const Window<T>& w) CVK_INLINE_LAMBDA { leave_tile<L>(j, room, w, tile, not_finite); });
     });
+    if (!is_zero<L>(not_finite)) j.spoiled->store(true, std::memory_order_relaxed);
     turn_rows<true>(j.out, t, top, bottom, out);
     if (j.relu.scale) relu(j, t, top, bottom);
   }
@@ -378,14 +406,23 @@ CVK_INLINE void add_weights(const Job<T>& whole, int64_t begin, int64_t end) {
       for_tiles(t, j.across, [&](int64_t n, int64_t y, int64_t x, int64_t tile) CVK_INLINE_LAMBDA {
         enter_gradient<L>(j, room, read_window<2>(j.out, given, n, 2 * y, 2 * x, room.edge), tile);
       });
-      for (int64_t k = 0; k < POINTS; ++k) {
+      const int64_t lines = j.direct ? t.samples * (t.last - t.first) : 1, line = t.tiles / lines;
+      for_products(j.direct, [&](int64_t in, int64_t weight, int64_t out) CVK_INLINE_LAMBDA {
+        // directly without the results beyond the edges: their gradient, 0, would make NaN of what is not finite
+        const bool short_row = j.direct && out % 2 == 1 && j.out.w % 2 == 1;
+        const bool short_column = j.direct && out / 2 == 1 && j.out.h % 2 == 1;
         for (int64_t p = 0; p < j.planes(); ++p) {
-          const int64_t from = p * POINTS + k;
-          multiply<L, true>({room.inputs + from * room.in_step, 1, j.in_row(), room.results + from * room.out_step,
-                             j.out_row(), sums + (j.complex ? from : k) * point, j.out_row(), t.tiles},
-                            j.in.c, j.out_row());
+          const int64_t of_plane = p * POINTS, of_weight = (j.complex ? of_plane : 0) + weight;
+          const float *z = room.inputs + (of_plane + in) * room.in_step,
+                      *g = room.results + (of_plane + out) * room.out_step;
+          for (int64_t i = 0; i < lines; ++i) {
+            if (short_column && t.first + i % (t.last - t.first) == j.down - 1) continue;
+            multiply<L, true>({z + i * line * j.in_row(), 1, j.in_row(), g + i * line * j.out_row(), j.out_row(),
+                               sums + of_weight * point, j.out_row(), line - short_row},
+                              j.in.c, j.out_row());
+          }
         }
-      }
+      });
     }
   }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 
 #include "winograd.h"
 
@@ -16,6 +17,8 @@ struct Kernels {
   bool back;
   float* points;  // [1 or 3][POINTS][in][rounded out]; several of them one behind the other
   int64_t partials;
+  bool direct;  // the nine weights themselves are the points, and the last seven 0
+  std::atomic<bool>* spoiled;
 
   int64_t row() const { return rounded_up(out); }
   int64_t plane() const { return POINTS * in * row(); }
@@ -38,7 +41,9 @@ CVK_INLINE void enter_weights(const Kernels& w, int64_t begin, int64_t end) {
           for (int at = 0; at < 9; ++at) held[at][lane] = k[w.back ? 8 - at : at];
         }
         for (int at = 0; at < 9; ++at) load_vector<L>(held[at], kernel[at]);
-        transform_weight<L>(kernel, part == 0 ? re : im);
+        floats<L>* u = part == 0 ? re : im;
+        transform_weight<L>(kernel, u);
+        for (int at = 0; w.direct && at < POINTS; ++at) u[at] = at < 9 ? kernel[at] : floats<L>{};
       }
       float* to = w.points + panel_at(o, w.in) + i * panel_width(o, w.row());
       store_points<L>(re, to, point);
@@ -56,6 +61,7 @@ CVK_INLINE void enter_weights(const Kernels& w, int64_t begin, int64_t end) {
 // From the sums of the points to the gradients of these kernels.
 template <int L>
 CVK_INLINE void leave_weights(const Kernels& w, int64_t begin, int64_t end) {
+  floats<L> not_finite{};
   for (int64_t i = begin; i < end; ++i) {
     for (int64_t o = 0; o < w.row(); o += L) {
       floats<L> sum[POINTS], kernel[3][9];
@@ -70,6 +76,8 @@ CVK_INLINE void leave_weights(const Kernels& w, int64_t begin, int64_t end) {
           }
         }
         transform_weight_back<L>(sum, kernel[p]);
+        for (int at = 0; w.direct && at < 9; ++at) kernel[p][at] = sum[at];
+        for (int at = 0; at < 9; ++at) not_finite += 0.0F * kernel[p][at];
       }
       for (int part = 0; part < (w.im ? 2 : 1); ++part) {
         float held[9][L];
@@ -83,6 +91,7 @@ CVK_INLINE void leave_weights(const Kernels& w, int64_t begin, int64_t end) {
       }
     }
   }
+  if (!is_zero<L>(not_finite)) w.spoiled->store(true, std::memory_order_relaxed);
 }
 
 }  // namespace

@@ -197,3 +197,28 @@ def test_a_nan_stays_in_its_row():
     z[3, 1, 2] = torch.nan
     y = F.linear(z, w)
     assert y[3].isnan().any() and y[[i for i in range(40) if i != 3]].isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan], ids=str)
+@pytest.mark.parametrize("shape", ["odd", "deep", "tall"])
+def test_what_is_not_finite_goes_where_torchs_complex_product_has_it(shape, bad):
+    z, a, b = drawn(*SHAPES[shape])
+    grad = torch.randn(z.shape[0], 2, a.shape[0])
+    z[1, 0, 4] = b[1, 3] = grad[2, 1, 0] = bad
+    got = forward(z, a, b), *backward(grad, z, a, b)
+    w, g = torch.complex(a.double(), b.double()), joined(grad)
+    weight = g.t() @ joined(z).conj()
+    want = parted(joined(z) @ w.t()), parted(g @ w.conj()), weight.real, weight.imag
+    for x, y in zip(got, want, strict=True):
+        finite = x.isfinite()
+        assert torch.equal(finite, y.isfinite()) and not finite.all()
+        assert torch.equal(x[~finite].nan_to_num(0.5), y[~finite].float().nan_to_num(0.5))
+        assert_close(torch.where(finite, x, 0), torch.where(finite, y, 0), torch.float32)
+
+
+def test_large_parts_overflow_in_no_sum_of_parts():
+    z, a, b = drawn(16, 32, 8)
+    z, a, b = torch.full_like(z, 3e38), 1e-3 * a, 1e-3 * b
+    got = forward(z, a, b)
+    assert got.isfinite().all()
+    assert_close(got, parted(joined(z) @ torch.complex(a.double(), b.double()).t()), torch.float32)

@@ -126,21 +126,56 @@ def test_the_same_bits_on_any_number_of_threads(weights, size):
     assert_close(found[0][0], exact(z, a, b, padding), torch.float32)
 
 
-@pytest.mark.parametrize("weights", ["complex", "real"])
-def test_nan_goes_where_it_goes_in_a_convolution(weights):
-    z, a, b, padding = drawn((2, 16, 16, 9, 8, (1, 1)), weights)
-    for place in ((0, 0, 3, 0, 0), (0, 1, 2, 4, 5), (1, 0, 15, 8, 7)):
-        spoilt = z.clone()
-        spoilt[place] = float("nan")
-        got = OPS.conv_winograd_forward(spoilt, a, b, padding, False, 0)
-        assert torch.equal(got.isnan(), exact(spoilt, a, b, padding).isnan()) and got.isnan().any()
-
-
-def test_infinity_is_not_lost():
-    z, a, b, padding = drawn((1, 16, 16, 6, 6, (1, 1)), "complex")
-    z[0, 0, 0, 2, 3] = float("inf")
-    got, want = OPS.conv_winograd_forward(z, a, b, padding, False, 0), exact(z, a, b, padding)
+def spoiled_alike(got, want, dtype, exactly):
+    """Not finite in the same places (``exactly``: and of the same kind), and close elsewhere."""
     assert torch.equal(got.isfinite(), want.isfinite()) and not got.isfinite().all()
+    if exactly:
+        bad = ~got.isfinite()
+        assert torch.equal(got[bad].nan_to_num(0.5), want[bad].to(got.dtype).nan_to_num(0.5))
+    finite = got.isfinite()
+    assert_close(torch.where(finite, got, 0), torch.where(finite, want, 0), dtype)
+
+
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("weights", ["complex", "real"])
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan], ids=str)
+def test_what_is_not_finite_goes_where_it_goes_in_a_convolution(bad, weights, lanes):
+    """With complex weights Gauss's sums may make NaN of an infinity, as torch's own complex convolution does."""
+    for dtype, size in ((torch.float32, "odd"), (torch.float32, "many"), (torch.bfloat16, "vectors")):
+        z, a, b, padding = drawn(SIZES[size], weights)
+        for place in ((0, 0, 2, 0, 0), (0, 1, 1, 4, 3), (1, 0, 0, z.shape[3] - 1, 2)):
+            spoilt = z.to(dtype)
+            spoilt[place] = bad
+            leaves = [t.double().requires_grad_() for t in (spoilt, a, b) if t is not None]
+            want = exact(leaves[0], leaves[1], leaves[2] if b is not None else None, padding)
+            grad = torch.randn(want.shape).to(dtype)
+            wanted = torch.autograd.grad(want, leaves, grad.double())
+            for number, layout in enumerate(LAYOUTS.values()):
+                got = OPS.conv_winograd_forward(layout(spoilt), a, b, padding, False, number, lanes)
+                spoiled_alike(got, want.detach(), dtype, b is None)
+                found = OPS.conv_winograd_backward(layout(grad), layout(spoilt), b is not None, padding, lanes)
+                for got, right in zip(found, wanted[1:], strict=False):
+                    spoiled_alike(got, right, torch.float32, b is None)
+                scale = torch.ones(got.shape[0])
+                relu = OPS.conv_winograd_relu_forward(layout(spoilt), a, b, padding, scale, None, min(number, 1), 1e-30)
+                spoiled_alike(relu, want.detach(), dtype, False)
+        spoilt = torch.randn(want.shape).to(dtype)
+        spoilt[1, 1, 2, 3, 3] = bad
+        (wanted,) = torch.autograd.grad(
+            exact(leaves[0], *leaves[1:], *[None] * (b is None), padding), leaves[0], spoilt.double()
+        )
+        got = OPS.conv_winograd_forward(spoilt, a, b, [2 - p for p in padding], True, 0, lanes)
+        spoiled_alike(got, wanted, dtype, b is None)
+
+
+@pytest.mark.parametrize("weights", ["complex", "real"])
+def test_large_parts_overflow_in_no_sum_of_inputs(weights):
+    z, a, b, padding = drawn(SIZES["odd"], weights)
+    z[:, 0], z[:, 1] = 3e38, 0
+    a, b = 1e-3 * a, None if b is None else 1e-3 * b
+    got = OPS.conv_winograd_forward(z, a, b, padding, False, 0)
+    assert got.isfinite().all()
+    assert_close(got, exact(z.double(), *(None if w is None else w.double() for w in (a, b)), padding), torch.float32)
 
 
 def test_what_it_cannot_do_is_done_as_by_default(monkeypatch):

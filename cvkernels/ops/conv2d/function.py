@@ -35,9 +35,9 @@ def conv2d(z: Tensor, weight, stride=1, padding=0, dilation=1, groups: int = 1) 
     switch for TF32; mapping those is refused. Differentiable twice. Under autocast the result has autocast's dtype, as
     that of torch's convolution has; complex features are left as they are.
 
-    A NaN stays a NaN. Forms that add before they multiply (Gauss, and on a CPU Winograd, which makes four results from
-    16 inputs at once) make NaN of what an Inf reaches, and of parts beyond a tenth of float32's largest number, as
-    cuDNN's own fast algorithms do; ``use_conv_form("block")`` keeps to each result's own inputs.
+    On a CPU what is not finite reaches the results that read it and no others, as it does in torch's; with complex
+    weights an Inf may be a NaN there (Gauss's sums; torch's complex convolution makes NaN of both parts), which
+    ``use_conv_form("block")`` avoids.
 
     Args:
         z: features, planar ``[N, 2, C, H, W]`` or complex ``[N, C, H, W]``; complex ones are copied to planar once.

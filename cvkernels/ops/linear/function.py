@@ -23,7 +23,7 @@ def linear(z: Tensor, weight) -> Tensor:
     Complex weights on a CPU are Gauss's three real products in a kernel of ours (float32, more than a few samples),
     else two real maps of ``[2N, I]``; on a GPU one of ``[N, 2I]`` by the block weight [[A, -B], [B, A]]: see
     `cvkernels.use_conv_form`. Real ones are one map of ``[2N, I]``. Differentiable twice.
-    Under autocast the result has autocast's dtype; complex features are left as they are. Inf as in `conv2d`.
+    Under autocast the result has autocast's dtype; complex features are left as they are.
 
     Args:
         z: features, planar ``[N, 2, I]`` or complex ``[N, I]``; complex ones are copied to planar once.
