@@ -271,7 +271,7 @@ class Run:
             notes = [
                 f"{r.fraction:4.0%} of it" if r.fraction is not None else "",
                 f"keeps {r.kept_mib:.1f} MiB" if r.kept_mib is not None else "",
-                f"peak {r.peak_mb:.0f} MB" if r.peak_mb is not None else "",
+                f"peak {r.peak_mb:.1f} MiB" if r.peak_mb is not None else "",
                 r.what,
             ]
             spread = f"{r.p50:9.4g} ({r.p20:.3g}-{r.p80:.3g})"

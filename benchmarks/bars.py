@@ -78,7 +78,7 @@ def verdicts(table: Iterable[Row]) -> Iterator[Verdict]:
         if found[0].which == "backward":
             continue
         by_name = {row.candidate: row for row in found}
-        kind = "cuda" if any(row.peak_mb is not None for row in found) else "cpu"  # memory is measured on a GPU alone
+        kind = found[0].device_type()
         if kind == "cuda" or (found[0].threads == 2 and found[0].clock == "wall"):
             yield from _speed(by_name, kind)
         yield from _streaming(by_name, kind)

@@ -6,7 +6,7 @@ from cvkernels import functional as F
 
 from . import native, peers, two_tensor
 from .candidates import Candidate, Case, multiplying
-from .inputs import NETWORKS, QUICK, Inputs, as_complex, kernel, named
+from .inputs import NETWORKS, QUICK, Inputs, as_complex, multiplied_by, named
 
 NAMES = ("conv2d complex", "conv2d real")
 SHAPES = NETWORKS
@@ -36,7 +36,9 @@ def _case(shape, device, dtype, name: str):
         dtype,
         device,
         ours=Candidate(
-            lambda: F.conv2d(z.planar, weight, padding=1), (z.planar, weight), what=kernel("conv2d", z.planar)
+            lambda: F.conv2d(z.planar, weight, padding=1),
+            (z.planar, weight),
+            what=multiplied_by("conv2d", z.planar, weights),
         ),
         naive=Candidate(lambda: two_tensor.conv2d(*z.pair, *weights, padding=1), (z.pair, weight)),
         others={

@@ -6,7 +6,7 @@ from cvkernels import functional as F
 
 from . import native, peers, two_tensor
 from .candidates import Candidate, Case, multiplying
-from .inputs import Inputs, as_complex, kernel, named
+from .inputs import Inputs, as_complex, multiplied_by, named
 
 NAMES = ("linear complex", "linear real")
 SHAPES = [(128, 400, 120), (64, 512, 512), (256, 1024, 1024)]
@@ -35,7 +35,9 @@ def _case(shape, device, dtype, name: str):
         named(shape),
         dtype,
         device,
-        ours=Candidate(lambda: F.linear(z.planar, weight), (z.planar, weight), what=kernel("linear", z.planar)),
+        ours=Candidate(
+            lambda: F.linear(z.planar, weight), (z.planar, weight), what=multiplied_by("linear", z.planar, weights)
+        ),
         naive=Candidate(lambda: two_tensor.linear(*z.pair, *weights), (z.pair, weight)),
         others={
             "complex": by_complex,

@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 
 from cvkernels import backend, to_channels_last
+from cvkernels.ops.common import forms
+from cvkernels.ops.conv2d.through_torch import Geometry
+from cvkernels.ops.conv2d.winograd import fits
+from cvkernels.ops.linear.function import PRODUCT
 
 # N, C, H, W. ResNet's three stages on CIFAR images, the report's LeNet before its second convolution, one layer of VGG.
 STAGES = [(64, 16, 32, 32), (64, 32, 16, 16), (64, 64, 8, 8)]
@@ -88,3 +92,16 @@ def named(shape) -> str:
 def kernel(op: str, z: Tensor) -> str:
     """What runs ours: a backend's name, or torch where no kernel of ours does and there is no reference for it."""
     return backend.OPS[op].runs(backend.choose(backend.OPS[op], z))
+
+
+def multiplied_by(op: str, z: Tensor, weights) -> str:
+    """The same of a product, ``conv2d`` with padding 1 or ``linear``: with torch's, or a CPU kernel's, the form."""
+    by, a = kernel(op, z), weights[0]
+    if by != "torch":
+        return by
+    if op == "linear":
+        own = len(weights) == 2 and backend.choose(PRODUCT, z) == "cpu"
+        form = forms.chosen_linear(z, a, own) if len(weights) == 2 else "batch"
+    else:
+        form = forms.chosen(z, a, len(weights) == 2, fits(z, a, Geometry((1, 1), (1, 1), (1, 1), 1)))
+    return f"{'cpu' if form in ('winograd', 'product') else by}, {form}"

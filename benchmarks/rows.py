@@ -21,9 +21,10 @@ class Row:
     """One candidate of one case in one pass.
 
     Times are ms a call (20th, 50th and 80th percentile). ratio: its median over that of ours in the same run, so above
-    1 ours is the faster. peak_mb: what a call adds to the GPU memory in use, at its peak. kept_mib: what autograd keeps
-    for the backward pass beyond the leaves. fraction: of what the machine does at most (`roof`: copy, in GB/s, or
-    matrix, in GFLOP/s, both measured in this run), with the bytes or operations that the pass needs at least.
+    1 ours is the faster. peak_mb: what a call adds to the memory in use at its peak, as torch allocates it. kept_mib:
+    what autograd keeps for the backward pass beyond the leaves. fraction: of what the machine does at most (`roof`:
+    copy, in GB/s, or matrix, in GFLOP/s, both measured in this run), with the bytes or operations that the pass needs
+    at least.
     """
 
     op: str
@@ -52,6 +53,10 @@ class Row:
     python: str
     commit: str
 
+    def device_type(self) -> str:
+        """``cpu`` or ``cuda``: see `device_name`."""
+        return "cpu" if ", " in self.device else "cuda"
+
     def case(self) -> tuple:
         """What the candidates of one table line share."""
         return self.op, self.shape, self.base, self.device, self.which, self.threads, self.clock, self.allocator
@@ -76,6 +81,7 @@ def facts(device: torch.device, clock: str = "wall") -> dict:
 
 
 def device_name(device: torch.device) -> str:
+    """A GPU's name; a CPU's, a comma, and how wide its vectors are."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

@@ -8,12 +8,13 @@ percentile of its samples, after a warm-up.
 """
 
 import gc
+import itertools
 import math
 import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -95,16 +96,28 @@ def percentiles(samples: list[float]) -> tuple[float, float, float]:
     return tenths[1], tenths[4], tenths[7]
 
 
-def peak_mb(call: Callable, device: torch.device) -> float | None:
-    """What one call adds to the GPU memory in use, at its peak; None on a CPU."""
+def peak_mb(call: Callable, device: torch.device) -> float:
+    """What one call adds to the memory in use at its peak, of what torch allocates: a library's scratch is not."""
     if device.type != "cuda":
-        return None
+        return _peak(_allocations(call)) / 2**20
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     call()
     torch.cuda.synchronize(device)
     return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+
+
+def _allocations(call: Callable) -> list[int]:
+    """Bytes that torch takes (and, below 0, gives back) during one call, in their order."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        call()
+    found = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return [e.nbytes() for e in sorted(found, key=lambda e: e.start_ns())]
+
+
+def _peak(changes: Iterable[int]) -> int:
+    return max(itertools.accumulate(changes), default=0)
 
 
 def gpu_kernels(call: Callable) -> str:

@@ -45,6 +45,19 @@ def test_the_roof_is_measured():
     assert roof.matrix_rate(CPU, torch.float32, False, "wall", quick=True) > 1e6
 
 
+def test_the_peak_is_what_is_held_at_once():
+    a = torch.randn(1 << 18)  # 1 MiB
+
+    def call():
+        b = a * 2
+        c = b + b
+        del b
+        return (c * 2).sum()  # c and its double
+
+    assert timing.peak_mb(call, CPU) == pytest.approx(2.0, abs=0.01)
+    assert timing.peak_mb(lambda: None, CPU) == 0.0
+
+
 def row(**changes):
     values = dict(
         op="rotate", shape="4x8x6x6", dtype="float32", base="float32", device="a, b",
@@ -73,6 +86,11 @@ def test_comparison_shows_a_slowdown_like_a_gain():
     slower, missing = rows.comparison([row(p50=3.0), naive, row(shape="1x1")], [row(), naive])
     assert "+50 %" in slower and "naive / ours 3.00 -> 2.00" in slower
     assert missing.startswith("1 of 2 rows")
+
+
+def test_a_row_knows_its_kind_of_device():
+    assert row(device=rows.device_name(CPU)).device_type() == "cpu"
+    assert row(device="NVIDIA H200").device_type() == "cuda"
 
 
 def test_stored_rows_are_named_by_device():
@@ -136,7 +154,7 @@ def test_a_training_step_has_bars_of_its_own():
     assert judged([rows.Row(**{**vars(r), "shape": "16x3x32x32"}) for r in step]) == {}
     on_gpu = [
         row(op="train lenet real", shape="128x3x32x32", which="step", candidate=name, dtype="float32 (TF32)", p50=ms,
-            roof="", fraction=None, peak_mb=1.0)
+            roof="", fraction=None, device="a card")
         for name, ms in {"ours graph": 1.0, "ours": 2.0, "naive": 4.2}.items()
     ]  # fmt: skip
     assert judged(on_gpu) == {("naive", "ours graph"): (4.2, 4, True)}
@@ -159,8 +177,11 @@ def test_a_gpu_has_its_own_bars():
     tf32 = "float32 (TF32)"
     times = {("ours graph", tf32): 1.0, ("ours bfloat16 graph", "bfloat16"): 0.5, ("ours", tf32): 9.0}
     times |= {("naive", tf32): 4.1, ("naive graph", tf32): 1.9, ("naive compiled", tf32): 1.6}
-    case = {"op": "processor complex", "shape": "128x16x32x32", "which": "forward+backward", "roof": "", "peak_mb": 1.0}
-    step = [row(**case, candidate=n, dtype=dtype, p50=ms, fraction=None) for (n, dtype), ms in times.items()]
+    case = {"op": "processor complex", "shape": "128x16x32x32", "which": "forward+backward", "roof": ""}
+    step = [
+        row(**case, device="a card", candidate=n, dtype=dtype, p50=ms, fraction=None)
+        for (n, dtype), ms in times.items()
+    ]
     missed = {(v.against, v.by) for v in bars.verdicts(step) if not v.met}
     assert missed == {("naive graph", "ours graph")}
     assert len(list(bars.verdicts(step))) == 6
@@ -185,6 +206,7 @@ def test_the_command_runs_and_names_its_allocator(table):
     assert lines == {(op, which, c) for op, c in asked for which in ("forward", "forward+backward")}
     assert all(r.ratio == 1 for r in stored if r.candidate == "ours")
     assert {r.fraction is None for r in stored if r.candidate == "ours"} == {False}
+    assert all(r.peak_mb > 0 for r in stored if r.candidate == "ours")
     if rows.allocator() == "default":  # glibc, and nothing preloaded: the command started itself again
         assert {r.allocator for r in stored} == {"keep"} and "allocator: keep" in said
 
