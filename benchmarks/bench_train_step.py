@@ -23,7 +23,7 @@ NETWORKS = {
 NAMES = ("train resnet20-alpha complex", "train resnet20-alpha real", "train lenet complex", "train lenet real")
 ON_A_GPU = ("train resnet56-alpha complex", "train resnet56-alpha real")
 SHAPES = [(128, 3, 32, 32)]
-QUICK_SHAPES = [(16, 3, 32, 32)]
+QUICK_SHAPES = [(4, 3, 32, 32)]
 
 
 def cases(shape, device, dtype):

@@ -11,11 +11,12 @@ import pytest
 from tests.emulated import library
 
 ROOT = Path(__file__).parent.parent
-# what a kernel decides; transforms, tracing, strides of incoming gradients are Python's, and sizes, layouts and dtypes
-# are tests/emulated/test_kernels.py's own
+# what a GPU's kernel decides: transforms, tracing and strides of incoming gradients are Python's, vectors a CPU's; and
+# sizes, layouts and dtypes are tests/emulated/test_kernels.py's own
 ELSEWHERE = (
     "test_sizes", "test_layouts", "incoming_gradients", "vmap", "func_grad", "double_backward", "gradcheck",
     "operator", "compile", "forward_mode", "refus", "half_precision_is_rounded_once",
+    "each_width_of_vector",
 )  # fmt: skip
 OPS = (
     "batch_norm_relu", "magnitude_batch_norm", "magnitude_max_pool2d", "magnitude_power", "magnitude_relu",

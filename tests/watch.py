@@ -130,6 +130,22 @@ def watch():
     assert not seen.faults, f"{len(seen.faults)} faults, the first:\n  {listed}"
 
 
+def patch_language_once() -> None:
+    """Have the interpreter put its own functions into `triton.language` once a launch: it does so, with a look at every
+    member, at each call of a function within a kernel too, which finds nothing left to do and takes a quarter of the
+    time.
+    """
+    patch, tl = interpreter._patch_lang, interpreter.tl
+
+    def patched(fn):
+        modules = [value for value in fn.__globals__.values() if value is tl or value is tl.core]
+        if not modules or any(tl.core.is_builtin(module.load) for module in modules):
+            return patch(fn)
+        return interpreter._LangPatchScope() if hasattr(interpreter, "_LangPatchScope") else None
+
+    interpreter._patch_lang = patched
+
+
 @contextlib.contextmanager
 def rounding_bfloat16():
     """float32 to bfloat16 rounded to nearest even, as every GPU does it: the interpreter cuts the low bits off. And

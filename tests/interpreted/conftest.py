@@ -7,6 +7,10 @@ import pytest
 
 from cvkernels.backend import interpreting
 
+if interpreting():
+    from tests.watch import patch_language_once
+
+    patch_language_once()
 collect_ignore_glob = [] if interpreting() else ["test_*.py"]
 
 
