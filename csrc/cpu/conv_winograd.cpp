@@ -42,28 +42,33 @@ struct Workers {
   const Convolution<StoredBFloat16>& of(StoredBFloat16) const { return half; }
 };
 
-#define CVK_WORKER(name, as, Work, L, ...) \
-  __VA_ARGS__ void name##_##as##_##L(const Work& work, int64_t begin, int64_t end) { name<L>(work, begin, end); }
-#define CVK_WORKERS(L, ...)                                                  \
-  CVK_WORKER(enter_weights, all, Kernels, L, __VA_ARGS__)                    \
-  CVK_WORKER(leave_weights, all, Kernels, L, __VA_ARGS__)                    \
-  CVK_WORKER(convolve, whole, Job<float>, L, __VA_ARGS__)                    \
-  CVK_WORKER(convolve, half, Job<StoredBFloat16>, L, __VA_ARGS__)            \
-  CVK_WORKER(add_weights, whole, Job<float>, L, __VA_ARGS__)                 \
-  CVK_WORKER(add_weights, half, Job<StoredBFloat16>, L, __VA_ARGS__)         \
-  constexpr Workers workers_##L{enter_weights_all_##L,                       \
-                                leave_weights_all_##L,                       \
-                                {convolve_whole_##L, add_weights_whole_##L}, \
-                                {convolve_half_##L, add_weights_half_##L}};
+#define CVK_WORKER(name, as, Work, set, L, DIRECT, ...)                                \
+  __VA_ARGS__ void name##_##as##_##set(const Work& work, int64_t begin, int64_t end) { \
+    name<L, DIRECT>(work, begin, end);                                                 \
+  }
+#define CVK_WORKERS(set, L, DIRECT, ...)                                           \
+  CVK_WORKER(enter_weights, all, Kernels, set, L, DIRECT, __VA_ARGS__)             \
+  CVK_WORKER(leave_weights, all, Kernels, set, L, DIRECT, __VA_ARGS__)             \
+  CVK_WORKER(convolve, whole, Job<float>, set, L, DIRECT, __VA_ARGS__)             \
+  CVK_WORKER(convolve, half, Job<StoredBFloat16>, set, L, DIRECT, __VA_ARGS__)     \
+  CVK_WORKER(add_weights, whole, Job<float>, set, L, DIRECT, __VA_ARGS__)          \
+  CVK_WORKER(add_weights, half, Job<StoredBFloat16>, set, L, DIRECT, __VA_ARGS__)  \
+  constexpr Workers workers_##set{enter_weights_all_##set,                         \
+                                  leave_weights_all_##set,                         \
+                                  {convolve_whole_##set, add_weights_whole_##set}, \
+                                  {convolve_half_##set, add_weights_half_##set}};
 
+// What is done again directly is rare: the vectors that every processor has will do.
 #if defined(CVK_VECTORS)
-CVK_WORKERS(4)
+CVK_WORKERS(4, 4, false)
+CVK_WORKERS(direct, 4, true)
 #if defined(CVK_TARGETS)
-CVK_WORKERS(8, CVK_TARGET_8)
-CVK_WORKERS(16, CVK_TARGET_16)
+CVK_WORKERS(8, 8, false, CVK_TARGET_8)
+CVK_WORKERS(16, 16, false, CVK_TARGET_16)
 #endif
 #else
-CVK_WORKERS(1)
+CVK_WORKERS(1, 1, false)
+CVK_WORKERS(direct, 1, true)
 #endif
 
 // lanes: 0 for as many as this processor has
@@ -124,15 +129,13 @@ int64_t forward_tiles(const Job<T>& j) {
   return std::max(TILES, std::min(MORE_TILES, all / (TASKS * torch::stable::get_num_threads())));
 }
 
-// f once, and directly where that gave what is not finite
+// f(workers), and again with those that work directly where that gave what is not finite
 template <class T, class F>
-void until_finite(Job<T>& j, const F& f) {
+void until_finite(Job<T>& j, int64_t lanes, const F& f) {
   std::atomic<bool> spoiled{false};
-  j.direct = false, j.spoiled = &spoiled;
-  f();
-  if (!spoiled.load()) return;
-  j.direct = true;
-  f();
+  j.spoiled = &spoiled;
+  f(workers(lanes));
+  if (spoiled.load()) f(workers_direct);
 }
 
 // layout: 0 contiguous, 1 channels-last, 2 planes-last
@@ -174,11 +177,9 @@ Tensor run(const Tensor& z, const Tensor& re, const std::optional<Tensor>& im, c
     const Tensor points = empty_of(z, {j.weight_size()}, ScalarType::Float);
     j.weight = data<float>(points);
     j.cut(forward_tiles(j));
-    const Workers& work = workers(lanes);
-    const auto convolve = work.of(zero).convolve;
-    until_finite(j, [&] {
-      const Kernels w{data<float>(re), im ? data<float>(*im) : nullptr, j.in.c, channels, back, j.weight, 1, j.direct,
-                      nullptr};
+    until_finite(j, lanes, [&](const Workers& work) {
+      const auto convolve = work.of(zero).convolve;
+      const Kernels w{data<float>(re), im ? data<float>(*im) : nullptr, j.in.c, channels, back, j.weight, 1, nullptr};
       for_inputs(w, [&](int64_t begin, int64_t end) { work.enter_weights(w, begin, end); });
       torch::stable::parallel_for(0, j.tasks(), 1, [&](int64_t begin, int64_t end) { convolve(j, begin, end); });
     });
@@ -217,13 +218,11 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor z, bool complex, std::ve
     for (j.chunks = 1; 2 * j.chunks <= most;) j.chunks *= 2;
     const Tensor partial = empty_of(*re, {j.chunks * j.weight_size()});
     j.partial = data<float>(partial);
-    const Workers& work = workers(lanes);
-    const auto add = work.of(zero).add_weights;
-    until_finite(j, [&] {
+    until_finite(j, lanes, [&](const Workers& work) {
+      const auto add = work.of(zero).add_weights;
       torch::stable::parallel_for(0, j.chunks * j.blocks, 1, [&](int64_t begin, int64_t end) { add(j, begin, end); });
-      const Kernels w{
-          data<float>(*re), complex ? data<float>(*im) : nullptr, in, out, false, j.partial, j.chunks, j.direct,
-          j.spoiled};
+      const Kernels w{data<float>(*re), complex ? data<float>(*im) : nullptr, in, out, false, j.partial, j.chunks,
+                      j.spoiled};
       for_inputs(w, [&](int64_t begin, int64_t end) { work.leave_weights(w, begin, end); });
     });
   });

@@ -162,6 +162,24 @@ CVK_INLINE void multiply_three(const Work& w, const Three& panels, const Three& 
   }
 }
 
+// `count` results of a row from the three matrices.
+template <int L>
+CVK_INLINE void leave_row(const Work& w, const Three& results, int64_t from, int64_t to, int64_t count,
+                          floats<L>& not_finite) {
+  for (int64_t j = 0; j < count; j += L) {
+    floats<L> x, y, sum;  // rows of the matrices are whole vectors, and 0 behind the last column
+    load_vector<L>(results.re + from + j, x), load_vector<L>(results.im + from + j, y);
+    load_vector<L>(results.sum + from + j, sum);
+    const floats<L> re = x - y, im = w.direct ? sum : sum - x - y;
+    not_finite += 0.0F * (re + im);
+    if (j + L <= count) {
+      store_vector<L>(w.re + to + j, re), store_vector<L>(w.im + to + j, im);
+    } else {
+      store_some<L>(w.re + to + j, count - j, re), store_some<L>(w.im + to + j, count - j, im);
+    }
+  }
+}
+
 template <int L>
 CVK_INLINE void tasks(const Work& w, int64_t begin, int64_t end) {
   const int64_t deepest = std::min(DEPTH, w.q.rows), tallest = std::min(ROWS, w.p.rows);
@@ -186,19 +204,11 @@ CVK_INLINE void tasks(const Work& w, int64_t begin, int64_t end) {
       part || w.direct ? multiply_three<L, true>(w, panels, side, results, top, rows, first, depth, count)
                        : multiply_three<L, false>(w, panels, side, results, top, rows, first, depth, count);
     }
-    float not_finite = 0.0F;  // NaN, if one is
+    floats<L> not_finite{};  // NaN, where a result is
     for (int64_t i = 0; i < rows; ++i) {
-      const int64_t from = i * w.wide, to = (top + i) * w.out_row + left;
-#pragma omp simd reduction(+ : not_finite)
-      for (int64_t j = 0; j < count; ++j) {
-        const float x = results.re[from + j], y = results.im[from + j], sum = results.sum[from + j];
-        const float re = x - y, im = w.direct ? sum : sum - x - y;
-        w.re[to + j] = re;
-        w.im[to + j] = im;
-        not_finite += 0.0F * (re + im);
-      }
+      leave_row<L>(w, results, i * w.wide, (top + i) * w.out_row + left, count, not_finite);
     }
-    if (not_finite != 0.0F) w.spoiled->store(true, std::memory_order_relaxed);
+    if (!is_zero<L>(not_finite)) w.spoiled->store(true, std::memory_order_relaxed);
   }
 }
 

@@ -1,6 +1,7 @@
 // Products of matrices of float32, for kernels that have their operands at hand: no packing, no threads.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "vectors.h"
@@ -76,6 +77,10 @@ CVK_INLINE void multiply_rows(const Product& p, int64_t rows) {
   for (; i + SIDE <= rows && (SIDE == 8 || rows - i != 8); i += SIDE) multiply_block<L, SIDE, COLUMNS, ADD>(p, i);
   for (; i + 4 <= rows; i += 4) multiply_block<L, 4, COLUMNS, ADD>(p, i);
   for (; i < rows; ++i) multiply_block<L, 1, COLUMNS, ADD>(p, i);
+}
+
+inline void clear(const Product& p, int64_t rows, int64_t columns) {
+  for (int64_t i = 0; i < rows; ++i) std::fill(p.out + i * p.out_row, p.out + i * p.out_row + columns, 0.0F);
 }
 
 // columns: a multiple of ROUND

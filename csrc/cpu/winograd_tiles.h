@@ -4,8 +4,8 @@
 // and r - p - q; real ones by A re and A im.
 //
 // Sums that come before the products make NaN of an infinity, and overflow where the result need not. So where anything
-// came out that is not finite, all is done again `directly`: the same tasks, but nothing is transformed, and each of
-// four results is the sum of nine products of its own inputs.
+// came out that is not finite, all is done again DIRECTly: the same tasks, but nothing is transformed, and each of four
+// results is the sum of nine products of its own inputs.
 #pragma once
 
 #include <algorithm>
@@ -52,8 +52,7 @@ struct Job {
   float* weight;                     // transformed: [1 or 3][POINTS][in.c][rounded out.c], each point in panels
   float* partial;                    // of its gradient, the same for each of `chunks` of the tasks
   int64_t chunks, blocks, channels;  // `blocks` of the input channels; how many those are
-  bool direct;
-  std::atomic<bool>* spoiled;  // whether a result is not finite
+  std::atomic<bool>* spoiled;        // whether a result is not finite
 
   int64_t across, down, samples, strip;  // tiles of a sample; samples and rows of tiles of a task
 
@@ -228,17 +227,17 @@ CVK_INLINE void load_window(const T* from, const Window<T>& w, int64_t c, int64_
 }
 
 // Inputs of one tile, all channels: re, im and, for complex weights, their sum.
-template <int L, class T>
+template <int L, bool DIRECT, class T>
 CVK_INLINE void enter_tile(const Job<T>& j, const Room<T>& room, const Window<T>& w, int64_t tile) {
   const int64_t plane = POINTS * room.in_step;
   float* to = room.inputs + tile * j.in_row();
   for (int64_t c = 0; c < j.in.c; c += L) {
     floats<L> x[POINTS], y[POINTS];
     load_window<L, 4>(w.re, w, c, j.in.c, x);
-    if (!j.direct) transform_input<L>(x);
+    if constexpr (!DIRECT) transform_input<L>(x);
     store_points<L>(x, to + c, room.in_step);
     load_window<L, 4>(w.im, w, c, j.in.c, y);
-    if (!j.direct) transform_input<L>(y);
+    if constexpr (!DIRECT) transform_input<L>(y);
     store_points<L>(y, to + plane + c, room.in_step);
     if (j.complex) {
       CVK_UNROLL
@@ -252,16 +251,17 @@ CVK_INLINE void enter_tile(const Job<T>& j, const Room<T>& room, const Window<T>
 }
 
 // Results of one tile, all channels. not_finite: what makes NaN of its sum.
-template <int L, class T>
+template <int L, bool DIRECT, class T>
 CVK_INLINE void leave_tile(const Job<T>& j, const Room<T>& room, const Window<T>& w, int64_t tile,
                            floats<L>& not_finite) {
   const int64_t plane = POINTS * room.out_step;
   const float* from = room.results + tile * j.out_row();
+  floats<L> nan{};
   for (int64_t c = 0; c < j.out.c; c += L) {
     for (int part = 0; part < 2; ++part) {
       floats<L> m[POINTS], y[4];
       CVK_UNROLL
-      for (int k = 0; k < POINTS; ++k) {
+      for (int k = 0; k < (DIRECT ? 4 : POINTS); ++k) {
         const float* at = from + k * room.out_step + c;
         if (!j.complex) {
           load_vector<L>(at + part * plane, m[k]);
@@ -277,9 +277,12 @@ CVK_INLINE void leave_tile(const Job<T>& j, const Room<T>& room, const Window<T>
           m[k] = m[k] - p - q;
         }
       }
-      transform_output<L>(m, y);
-      if (j.direct) y[0] = m[0], y[1] = m[1], y[2] = m[2], y[3] = m[3];
-      not_finite += 0.0F * (y[0] + y[1] + y[2] + y[3]);
+      if constexpr (DIRECT) {
+        y[0] = m[0], y[1] = m[1], y[2] = m[2], y[3] = m[3];
+      } else {
+        transform_output<L>(m, y);
+      }
+      nan += 0.0F * ((y[0] + y[1]) + (y[2] + y[3]));
       T* to = part == 0 ? w.re : w.im;
       if (c + L <= j.out.c) {
         CVK_UNROLL
@@ -289,10 +292,11 @@ CVK_INLINE void leave_tile(const Job<T>& j, const Room<T>& room, const Window<T>
       }
     }
   }
+  not_finite += nan;
 }
 
 // Gradients of one tile's results, as the products' own.
-template <int L, class T>
+template <int L, bool DIRECT, class T>
 CVK_INLINE void enter_gradient(const Job<T>& j, const Room<T>& room, const Window<T>& w, int64_t tile) {
   const int64_t plane = POINTS * room.out_step;
   float* to = room.results + tile * j.out_row();
@@ -309,22 +313,25 @@ CVK_INLINE void enter_gradient(const Job<T>& j, const Room<T>& room, const Windo
           given[k] = p == 0 ? x[k] : y[k];
         }
       }
-      transform_gradient<L>(given, q);
-      if (j.direct) q[0] = given[0], q[1] = given[1], q[2] = given[2], q[3] = given[3];
-      store_points<L>(q, to + p * plane + c, room.out_step);
+      if constexpr (DIRECT) {
+        for (int k = 0; k < 4; ++k) store_vector<L>(to + p * plane + k * room.out_step + c, given[k]);
+      } else {
+        transform_gradient<L>(given, q);
+        store_points<L>(q, to + p * plane + c, room.out_step);
+      }
     }
   }
 }
 
 // Inputs of all tiles of a task.
-template <int L, class T>
+template <int L, bool DIRECT, class T>
 CVK_INLINE void enter_tiles(const Job<T>& j, const Task& t, const Room<T>& room) {
   const int64_t begin = std::max<int64_t>(0, 2 * t.first - j.top);
   const int64_t end = std::max(begin, std::min(j.in.h, 2 * t.last + 2 - j.top));
   const Field<T> in = rows_of(j.in, t, begin, end, room.rows_in);
   turn_rows<false>(j.in, t, begin, end, in);
   for_tiles(t, j.across, [&](int64_t n, int64_t y, int64_t x, int64_t tile) CVK_INLINE_LAMBDA {
-    enter_tile<L>(j, room, read_window<4>(j.in, in, n, 2 * y - j.top, 2 * x - j.left, room.edge), tile);
+    enter_tile<L, DIRECT>(j, room, read_window<4>(j.in, in, n, 2 * y - j.top, 2 * x - j.left, room.edge), tile);
   });
 }
 
@@ -341,30 +348,35 @@ void relu(const Job<T>& j, const Task& t, int64_t begin, int64_t end) {
   }
 }
 
-// f(point of the inputs, of the weight, of the results) for each product of a tile, from one place: it is inlined.
-template <class F>
-CVK_INLINE void for_products(bool direct, const F& f) {
-  for (int64_t k = 0; k < (direct ? 36 : POINTS); ++k) {
-    const int64_t result = k / 9, at = k % 9;
-    f(direct ? 4 * (result / 2 + at / 3) + result % 2 + at % 3 : k, direct ? at : k, direct ? result : k);
+// f(point of the inputs, of the weight, of the results) for each product of a tile.
+template <bool DIRECT, class F>
+CVK_INLINE void for_products(const F& f) {
+  if constexpr (DIRECT) {
+    for (int64_t k = 0; k < 36; ++k) {
+      const int64_t result = k / 9, at = k % 9;
+      f(4 * (result / 2 + at / 3) + result % 2 + at % 3, at, result);
+    }
+  } else {
+    for (int64_t k = 0; k < POINTS; ++k) f(k, k, k);
   }
 }
 
 // The convolution of tasks [begin, end).
-template <int L, class T>
+template <int L, bool DIRECT, class T>
 CVK_INLINE void convolve(const Job<T>& j, int64_t begin, int64_t end) {
   const Room<T> room(j);
   for (int64_t index = begin; index < end; ++index) {
     const Task t = task_of(j, index);
-    enter_tiles<L>(j, t, room);
-    for_products(j.direct, [&](int64_t in, int64_t weight, int64_t out) CVK_INLINE_LAMBDA {
+    enter_tiles<L, DIRECT>(j, t, room);
+    for_products<DIRECT>([&](int64_t in, int64_t weight, int64_t out) CVK_INLINE_LAMBDA {
       for (int64_t p = 0; p < j.planes(); ++p) {
         const int64_t of_plane = p * POINTS, of_weight = (j.complex ? of_plane : 0) + weight;
         const float *from = room.inputs + (of_plane + in) * room.in_step,
                     *by = j.weight + of_weight * j.in.c * j.out_row();
         float* to = room.results + (of_plane + out) * room.out_step;
         const Product product{from, j.in_row(), 1, by, 0, to, j.out_row(), j.in.c};
-        if (j.direct && weight > 0) {
+        if constexpr (DIRECT) {  // of one kind: it is inlined
+          if (weight == 0) clear(product, t.tiles, j.out_row());
           multiply<L, true>(product, t.tiles, j.out_row());
         } else {
           multiply<L, false>(product, t.tiles, j.out_row());
@@ -375,8 +387,9 @@ CVK_INLINE void convolve(const Job<T>& j, int64_t begin, int64_t end) {
     const Field<T> out = rows_of(j.out, t, top, bottom, room.rows_out);
     floats<L> not_finite{};
     for_tiles(t, j.across, [&](int64_t n, int64_t y, int64_t x, int64_t tile) CVK_INLINE_LAMBDA {
-      write_window<2>(j.out, out, n, 2 * y, 2 * x, room.edge,
-                      [&](const Window<T>& w) CVK_INLINE_LAMBDA { leave_tile<L>(j, room, w, tile, not_finite); });
+      write_window<2>(j.out, out, n, 2 * y, 2 * x, room.edge, [&](const Window<T>& w) CVK_INLINE_LAMBDA {
+        leave_tile<L, DIRECT>(j, room, w, tile, not_finite);
+      });
     });
     if (!is_zero<L>(not_finite)) j.spoiled->store(true, std::memory_order_relaxed);
     turn_rows<true>(j.out, t, top, bottom, out);
@@ -385,7 +398,7 @@ CVK_INLINE void convolve(const Job<T>& j, int64_t begin, int64_t end) {
 }
 
 // The points of the weights' gradient, of units [begin, end).
-template <int L, class T>
+template <int L, bool DIRECT, class T>
 CVK_INLINE void add_weights(const Job<T>& whole, int64_t begin, int64_t end) {
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t chunk = unit / whole.blocks, block = unit % whole.blocks;
@@ -399,18 +412,18 @@ CVK_INLINE void add_weights(const Job<T>& whole, int64_t begin, int64_t end) {
     for (int64_t k = 0; k < j.weights() * POINTS; ++k) std::fill(sums + k * point, sums + k * point + size, 0.0F);
     for (int64_t index = chunk * j.tasks() / j.chunks; index < (chunk + 1) * j.tasks() / j.chunks; ++index) {
       const Task t = task_of(j, index);
-      enter_tiles<L>(j, t, room);
+      enter_tiles<L, DIRECT>(j, t, room);
       const int64_t top = 2 * t.first, bottom = std::min(j.out.h, 2 * t.last);
       const Field<T> given = rows_of(j.out, t, top, bottom, room.rows_out);
       turn_rows<false>(j.out, t, top, bottom, given);
       for_tiles(t, j.across, [&](int64_t n, int64_t y, int64_t x, int64_t tile) CVK_INLINE_LAMBDA {
-        enter_gradient<L>(j, room, read_window<2>(j.out, given, n, 2 * y, 2 * x, room.edge), tile);
+        enter_gradient<L, DIRECT>(j, room, read_window<2>(j.out, given, n, 2 * y, 2 * x, room.edge), tile);
       });
-      const int64_t lines = j.direct ? t.samples * (t.last - t.first) : 1, line = t.tiles / lines;
-      for_products(j.direct, [&](int64_t in, int64_t weight, int64_t out) CVK_INLINE_LAMBDA {
+      const int64_t lines = DIRECT ? t.samples * (t.last - t.first) : 1, line = t.tiles / lines;
+      for_products<DIRECT>([&](int64_t in, int64_t weight, int64_t out) CVK_INLINE_LAMBDA {
         // directly without the results beyond the edges: their gradient, 0, would make NaN of what is not finite
-        const bool short_row = j.direct && out % 2 == 1 && j.out.w % 2 == 1;
-        const bool short_column = j.direct && out / 2 == 1 && j.out.h % 2 == 1;
+        const bool short_row = DIRECT && out % 2 == 1 && j.out.w % 2 == 1;
+        const bool short_column = DIRECT && out / 2 == 1 && j.out.h % 2 == 1;
         for (int64_t p = 0; p < j.planes(); ++p) {
           const int64_t of_plane = p * POINTS, of_weight = (j.complex ? of_plane : 0) + weight;
           const float *z = room.inputs + (of_plane + in) * room.in_step,

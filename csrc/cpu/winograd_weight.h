@@ -17,7 +17,6 @@ struct Kernels {
   bool back;
   float* points;  // [1 or 3][POINTS][in][rounded out]; several of them one behind the other
   int64_t partials;
-  bool direct;  // the nine weights themselves are the points, and the last seven 0
   std::atomic<bool>* spoiled;
 
   int64_t row() const { return rounded_up(out); }
@@ -26,8 +25,8 @@ struct Kernels {
   int64_t place(int64_t i, int64_t o) const { return 9 * (back ? i * out + o : o * in + i); }
 };
 
-// The points of the kernels of input channels [begin, end).
-template <int L>
+// The points of the kernels of input channels [begin, end). DIRECT: the nine weights are the points, the last seven 0.
+template <int L, bool DIRECT>
 CVK_INLINE void enter_weights(const Kernels& w, int64_t begin, int64_t end) {
   const int64_t point = w.in * w.row();
   for (int64_t i = begin; i < end; ++i) {
@@ -42,8 +41,11 @@ CVK_INLINE void enter_weights(const Kernels& w, int64_t begin, int64_t end) {
         }
         for (int at = 0; at < 9; ++at) load_vector<L>(held[at], kernel[at]);
         floats<L>* u = part == 0 ? re : im;
-        transform_weight<L>(kernel, u);
-        for (int at = 0; w.direct && at < POINTS; ++at) u[at] = at < 9 ? kernel[at] : floats<L>{};
+        if constexpr (DIRECT) {
+          for (int at = 0; at < POINTS; ++at) u[at] = at < 9 ? kernel[at] : floats<L>{};
+        } else {
+          transform_weight<L>(kernel, u);
+        }
       }
       float* to = w.points + panel_at(o, w.in) + i * panel_width(o, w.row());
       store_points<L>(re, to, point);
@@ -59,7 +61,7 @@ CVK_INLINE void enter_weights(const Kernels& w, int64_t begin, int64_t end) {
 }
 
 // From the sums of the points to the gradients of these kernels.
-template <int L>
+template <int L, bool DIRECT>
 CVK_INLINE void leave_weights(const Kernels& w, int64_t begin, int64_t end) {
   floats<L> not_finite{};
   for (int64_t i = begin; i < end; ++i) {
@@ -75,8 +77,11 @@ CVK_INLINE void leave_weights(const Kernels& w, int64_t begin, int64_t end) {
             sum[k] += more;
           }
         }
-        transform_weight_back<L>(sum, kernel[p]);
-        for (int at = 0; w.direct && at < 9; ++at) kernel[p][at] = sum[at];
+        if constexpr (DIRECT) {
+          for (int at = 0; at < 9; ++at) kernel[p][at] = sum[at];
+        } else {
+          transform_weight_back<L>(sum, kernel[p]);
+        }
         for (int at = 0; at < 9; ++at) not_finite += 0.0F * kernel[p][at];
       }
       for (int part = 0; part < (w.im ? 2 : 1); ++part) {
