@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "../common/shape.h"
+#include "not_finite.h"
 #include "winograd_tiles.h"
 #include "winograd_weight.h"
 
@@ -129,13 +130,13 @@ int64_t forward_tiles(const Job<T>& j) {
   return std::max(TILES, std::min(MORE_TILES, all / (TASKS * torch::stable::get_num_threads())));
 }
 
-// f(workers), and again with those that work directly where that gave what is not finite
-template <class T, class F>
-void until_finite(Job<T>& j, int64_t lanes, const F& f) {
+// f(workers), and again with those that work directly where that gave what is not finite, unless it `stands`.
+template <class T, class Stands, class F>
+void until_finite(Job<T>& j, int64_t lanes, const Stands& stands, const F& f) {
   std::atomic<bool> spoiled{false};
   j.spoiled = &spoiled;
   f(workers(lanes));
-  if (spoiled.load()) f(workers_direct);
+  if (spoiled.load() && !stands()) f(workers_direct);
 }
 
 // layout: 0 contiguous, 1 channels-last, 2 planes-last
@@ -177,7 +178,13 @@ Tensor run(const Tensor& z, const Tensor& re, const std::optional<Tensor>& im, c
     const Tensor points = empty_of(z, {j.weight_size()}, ScalarType::Float);
     j.weight = data<float>(points);
     j.cut(forward_tiles(j));
-    until_finite(j, lanes, [&](const Workers& work) {
+    const auto stands = [&] {
+      NotFinite given;
+      given.look(j.in.data, z.numel()), given.look(data<float>(re), re.numel());
+      if (im) given.look(data<float>(*im), im->numel());
+      return given.stands();
+    };
+    until_finite(j, lanes, stands, [&](const Workers& work) {
       const auto convolve = work.of(zero).convolve;
       const Kernels w{data<float>(re), im ? data<float>(*im) : nullptr, j.in.c, channels, back, j.weight, 1, nullptr};
       for_inputs(w, [&](int64_t begin, int64_t end) { work.enter_weights(w, begin, end); });
@@ -218,7 +225,9 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, Tensor z, bool complex, std::ve
     for (j.chunks = 1; 2 * j.chunks <= most;) j.chunks *= 2;
     const Tensor partial = empty_of(*re, {j.chunks * j.weight_size()});
     j.partial = data<float>(partial);
-    until_finite(j, lanes, [&](const Workers& work) {
+    // a point of the inputs is in the gradient of every tap, also of those that its window does not reach
+    const auto stands = [&] { return all_nan(j.in.data, z.numel()) || all_nan(j.out.data, grad.numel()); };
+    until_finite(j, lanes, stands, [&](const Workers& work) {
       const auto add = work.of(zero).add_weights;
       torch::stable::parallel_for(0, j.chunks * j.blocks, 1, [&](int64_t begin, int64_t end) { add(j, begin, end); });
       const Kernels w{data<float>(*re), complex ? data<float>(*im) : nullptr, in, out, false, j.partial, j.chunks,

@@ -2,8 +2,8 @@
 //
 //     re = Pr Qr - Pi Qi        im = (Pr + Pi)(Qr + Qi) - Pr Qr - Pi Qi
 //
-// Where anything came out that is not finite, all is done again directly, im = Pr Qi + Pi Qr: sums that come before the
-// products make NaN of an infinity, and overflow where the result need not.
+// Where that gave what is not finite, all is done again directly, im = Pr Qi + Pi Qr: sums that come before the
+// products make NaN of an infinity, and overflow where the result need not (but see not_finite.h).
 //
 // A task is a few columns of Q, packed into panels, times as many rows of P as leave their results in the second-level
 // cache. With P = z and Q = W^T it is a linear map, with the conjugates of W and of z its gradients.
@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "lanes.h"
+#include "not_finite.h"
 #include "product.h"
 #include "simd.h"
 
@@ -257,6 +258,11 @@ void multiply_all(const Given& given) {
   };
   all();
   if (!spoiled.load()) return;
+  NotFinite seen;
+  for (const Operand* m : {&given.p, &given.q}) {
+    for (const float* part : {m->re, m->im}) seen.look(part, m->rows, m->columns, m->row, m->column);
+  }
+  if (seen.stands()) return;
   w.direct = true;
   all();
 }

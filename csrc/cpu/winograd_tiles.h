@@ -4,8 +4,8 @@
 // and r - p - q; real ones by A re and A im.
 //
 // Sums that come before the products make NaN of an infinity, and overflow where the result need not. So where anything
-// came out that is not finite, all is done again DIRECTly: the same tasks, but nothing is transformed, and each of four
-// results is the sum of nine products of its own inputs.
+// came out that is not finite (but see not_finite.h), all is done again DIRECTly: the same tasks, but nothing is
+// transformed, and each of four results is the sum of nine products of its own inputs.
 #pragma once
 
 #include <algorithm>

@@ -193,10 +193,13 @@ def test_operator_compiles():
 
 
 def test_a_nan_stays_in_its_row():
+    """And moves no bit of the others: nothing is done again."""
     z, w = torch.randn(40, 2, 9), (torch.randn(7, 9), torch.randn(7, 9))
+    want = F.linear(z, w)
     z[3, 1, 2] = torch.nan
     y = F.linear(z, w)
-    assert y[3].isnan().any() and y[[i for i in range(40) if i != 3]].isfinite().all()
+    others = [i for i in range(40) if i != 3]
+    assert y[3].isnan().any() and torch.equal(y[others], want[others])
 
 
 @pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan], ids=str)

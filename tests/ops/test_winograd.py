@@ -169,6 +169,16 @@ def test_what_is_not_finite_goes_where_it_goes_in_a_convolution(bad, weights, la
 
 
 @pytest.mark.parametrize("weights", ["complex", "real"])
+def test_a_nan_moves_no_bit_of_what_does_not_read_it(weights):
+    """It is as right as it came out, and a network that has diverged is not slowed down."""
+    z, a, b, padding = drawn(SIZES["vectors"], weights)
+    want = OPS.conv_winograd_forward(z, a, b, padding, False, 0)
+    z[1, 0, 3, 4, 5] = torch.nan
+    got = OPS.conv_winograd_forward(z, a, b, padding, False, 0)
+    assert torch.equal(got.nan_to_num(0), torch.where(got.isnan(), 0, want)) and got.isnan().any()
+
+
+@pytest.mark.parametrize("weights", ["complex", "real"])
 def test_large_parts_overflow_in_no_sum_of_inputs(weights):
     z, a, b, padding = drawn(SIZES["odd"], weights)
     z[:, 0], z[:, 1] = 3e38, 0
