@@ -1,6 +1,7 @@
 // What to do where a product that adds before it multiplies gave what is not finite. A sum that has a NaN is one in any
 // order, so where NaNs came in and no infinity, what came out stands: a network that has diverged is not slowed down.
-// Else, with an infinity or a sum that overflowed, the product is done again directly.
+// Else, with an infinity or a sum that overflowed, the product is done again directly. (A sum that overflows beside a
+// NaN elsewhere stands too.)
 #pragma once
 
 #include <algorithm>
