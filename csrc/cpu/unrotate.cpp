@@ -2,54 +2,70 @@
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
+#include <type_traits>
 
 #include "angle.h"
 
 namespace cvk {
 namespace {
 
-template <class T, int64_t STEP>
-CVK_CLONES void read_runs(const T* re, const T* im, T* out, const Block& b, Complex<wide_t<T>> t) {
+// Positions that all readings pass through together, held in registers meanwhile: a line of the cache of float32. Whole
+// pages lie between a position's readings, so their lines share a few places of the first-level cache, and one that is
+// taken in two goes is gone before the second.
+constexpr int64_t LINE = 16;
+
+// f(first, count) for the pieces of a run; all counts but the last are one constant.
+template <class F>
+CVK_INLINE void for_lines(int64_t count, const F& f) {
+  int64_t i = 0;
+  for (; i + LINE <= count; i += LINE) f(i, std::integral_constant<int64_t, LINE>{});
+  if (i < count) f(i, count - i);
+}
+
+// Reading k is `plane` elements behind the one before. COUNT: how many there are, where that is a constant.
+template <class T, int64_t STEP, class Count>
+CVK_CLONES void read_runs(const T* re, const T* im, T* out, int64_t plane, const Block& b,
+                          const Complex<wide_t<T>>* turns, Count K) {
   for (int64_t row = 0; row < b.rows; ++row) {
-    CVK_SIMD
-    for (int64_t i = 0; i < b.count; ++i) {
-      const wide_t<T> x = re[i * STEP], y = im[i * STEP];
-      out[i] = reading(x, y, t);
-    }
+    for_lines(b.count, [&](int64_t first, auto count) CVK_INLINE_LAMBDA {
+      for (int64_t k = 0; k < K; ++k) {
+        const auto t = turns[k];
+        T* to = out + k * plane + first;
+        CVK_SIMD
+        for (int64_t i = 0; i < count; ++i) {
+          const wide_t<T> x = re[(first + i) * STEP], y = im[(first + i) * STEP];
+          to[i] = reading(x, y, t);
+        }
+      }
+    });
     re += b.stride, im += b.stride, out += b.count;
   }
 }
 
-template <class T>
-CVK_CLONES void spread_runs(const T* g, T* re, T* im, const Block& b, Complex<wide_t<T>> t) {
+// The gradients of all readings, added up and stored once.
+template <class T, class Count>
+CVK_CLONES void spread_runs(const T* g, int64_t plane, T* re, T* im, const Block& b, const Complex<wide_t<T>>* turns,
+                            Count K) {
   for (int64_t row = 0; row < b.rows; ++row) {
-    CVK_SIMD
-    for (int64_t i = 0; i < b.count; ++i) {
-      const wide_t<T> x = g[i];
-      re[i] = x * t.re;
-      im[i] = x * t.im;
-    }
+    for_lines(b.count, [&](int64_t first, auto count) CVK_INLINE_LAMBDA {
+      wide_t<T> x[LINE] = {}, y[LINE] = {};
+      const T* from = g + first;
+      for (int64_t k = 0; k + 1 < K; ++k, from += plane) {
+        CVK_SIMD
+        for (int64_t i = 0; i < count; ++i) {
+          const wide_t<T> one = from[i];
+          x[i] += one * turns[k].re;
+          y[i] += one * turns[k].im;
+        }
+      }
+      CVK_SIMD
+      for (int64_t i = 0; i < count; ++i) {
+        const wide_t<T> one = from[i];
+        re[first + i] = x[i] + one * turns[K - 1].re;
+        im[first + i] = y[i] + one * turns[K - 1].im;
+      }
+    });
     g += b.count, re += b.stride, im += b.stride;
-  }
-}
-
-// Several readings: their gradients are added up in `re` and `im` and stored once.
-template <class T>
-CVK_CLONES void add_spread(const T* g, wide_t<T>* re, wide_t<T>* im, int64_t count, Complex<wide_t<T>> t) {
-  CVK_SIMD
-  for (int64_t i = 0; i < count; ++i) {
-    const wide_t<T> x = g[i];
-    re[i] += x * t.re;
-    im[i] += x * t.im;
-  }
-}
-
-template <class T>
-CVK_CLONES void store_runs(const wide_t<T>* sum, T* to, const Block& b) {
-  for (int64_t row = 0; row < b.rows; ++row) {
-    CVK_SIMD
-    for (int64_t i = 0; i < b.count; ++i) to[i] = sum[i];
-    sum += b.count, to += b.stride;
   }
 }
 
@@ -81,10 +97,12 @@ Tensor forward(Tensor h, Tensor theta) {
     const auto turns = turns_of<wide_t<T>>(theta);
     with_step(v, [&](auto step) {
       for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t real, const Block& b) {
-        for (int64_t k = 0; k < K; ++k) {
-          const auto t = turns[n * K + k];
-          T* row = to + (n * K + k) * plane + (real - n * plane);
-          read_runs<T, step.value>(in + at, in + at + v.part, row, b, t);
+        T* first = to + n * K * plane + (real - n * plane);
+        const auto* mine = turns.data() + n * K;
+        if (K == 1) {
+          read_runs<T, step.value>(in + at, in + at + v.part, first, plane, b, mine, std::integral_constant<int64_t, 1>{});
+        } else {
+          read_runs<T, step.value>(in + at, in + at + v.part, first, plane, b, mine, K);
         }
       });
     });
@@ -108,21 +126,15 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> h, Tensor
     const auto turns = turns_of<wide_t<T>>(theta);
     AngleSum sum(v, h.has_value(), K);
     for_runs(v, [&](int64_t task, int64_t n, int64_t at, int64_t real, const Block& b) {
-      const int64_t im = at + v.part, size = b.rows * b.count;
-      std::vector<wide_t<T>> both(K == 1 ? 0 : 2 * size);
-      for (int64_t k = 0; k < K; ++k) {
-        const auto t = turns[n * K + k];
-        const T* row = g + (n * K + k) * plane + (real - n * plane);
-        if (K == 1) {
-          spread_runs(row, to + at, to + im, b, t);
-        } else {
-          add_spread<T>(row, both.data(), both.data() + size, size, t);
-        }
-        if (in) sum.add(task, turn_sum(row, in + at, in + im, b, t), k);
+      const auto* mine = turns.data() + n * K;
+      const T* first = g + n * K * plane + (real - n * plane);
+      if (K == 1) {
+        spread_runs(first, plane, to + at, to + at + v.part, b, mine, std::integral_constant<int64_t, 1>{});
+      } else {
+        spread_runs(first, plane, to + at, to + at + v.part, b, mine, K);
       }
-      if (K != 1) {
-        store_runs<T>(both.data(), to + at, b);
-        store_runs<T>(both.data() + size, to + im, b);
+      for (int64_t k = 0; in && k < K; ++k) {
+        sum.add(task, turn_sum(first + k * plane, in + at, in + at + v.part, b, mine[k]), k);
       }
     });
     sum.write(grad_theta);
