@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../common/rotation.h"
-#include "simd.h"
+#include "results.h"
 
 namespace cvk {
 
@@ -44,7 +44,7 @@ class AngleSum {
         each_(angles_per_sample),
         partial_(static_cast<size_t>(tasks_ * each_), 0.0) {}
 
-  void add(int64_t task, double sum, int64_t angle = 0) { partial_[task * each_ + angle] = sum; }
+  void add(int64_t task, double sum, int64_t angle = 0) { partial_[task * each_ + angle] += sum; }
 
   void write(const Tensor& grad_theta) const {
     if (grad_theta.numel() == 0) return;

@@ -5,7 +5,7 @@
 #include "halves.h"
 #include "lane_sums.h"
 #include "mean_windows.h"
-#include "simd.h"
+#include "results.h"
 
 namespace cvk {
 namespace {
@@ -301,11 +301,15 @@ Tensor spread(const Tensor& grad, const Windows& y, const Windows& x, int64_t di
     const auto share_y = shares<A>(y, divisor, true), share_x = shares<A>(x, divisor, false);
     const int64_t area = y.size * x.size, out_area = y.out() * x.out();
     if (g.inner == 1 && y.halves() && x.halves()) {
-      const bool rest = 2 * y.out() < y.size || 2 * x.out() < x.size;
+      const bool rest = 2 * y.out() < y.size || 2 * x.out() < x.size, past = !rest && gradient_past_caches(out);
       for_tall_planes(g.planes, area, 2 * y.out() == y.size, [&](int64_t plane, int64_t planes) {
         T* first = to + plane * area;
         if (rest) std::fill_n(first, planes * area, T{});
-        share_halves<T>({from + plane * out_area, first, x.size, x.out(), y.out() * planes, share_y[0] * share_x[0]});
+        const T* given = from + plane * out_area;
+        write_halves(past, first, 0, 1, x.size, y.out() * planes, [&](int64_t row, int64_t rows, T* place, int64_t) {
+          share_halves<T>({given + row * x.out(), place, x.size, x.out(), rows, share_y[0] * share_x[0]});
+        });
+        if (past) settle_streams();
       });
       return;
     }

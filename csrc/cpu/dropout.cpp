@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "philox.h"
-#include "simd.h"
+#include "results.h"
 
 namespace cvk {
 namespace {
@@ -56,7 +56,8 @@ void drop_even(const T* re, const T* im, T* out_re, T* out_im, int64_t step, con
 }
 
 template <class T>
-void drop_elements(const T* from, T* to, const Planar& v, uint64_t seed, const Keep<wide_t<T>>& keep) {
+void drop_elements(const T* from, T* to, const Planar& v, bool past, uint64_t seed, const Keep<wide_t<T>>& keep) {
+  const int64_t most = piece_of<T>(past);
   with_step(v, [&](auto step) {
     for_runs(v, [&](int64_t task, int64_t, int64_t re, int64_t, const Block& b) {
       alignas(64) uint32_t words[CHUNK / 2];
@@ -67,14 +68,20 @@ void drop_elements(const T* from, T* to, const Planar& v, uint64_t seed, const K
         const Stream stream{seed, static_cast<uint64_t>(task), static_cast<uint32_t>(first / CHUNK)};
         draw(words, (all + 2 * DRAWS - 1) / (2 * DRAWS), stream);
         for (int64_t row = 0; row < b.rows; ++row) {
+          const int64_t end = row * b.count + (b.rows > 1 ? b.count : count);
           const T* in = from + re + row * b.stride + first * step.value;
-          T* out = to + (in - from);
-          const int64_t length = b.rows > 1 ? b.count : count, before = row * b.count;
-          if (drop_run<T, step.value>(in, in + v.part, out, out + v.part, drawn + before, length, keep)) {
-            drop_even(in, in + v.part, out, out + v.part, step.value, drawn + before, before, length, stream, keep);
+          for (int64_t before = row * b.count; before < end; before += most, in += most * step.value) {
+            const int64_t length = std::min(most, end - before);
+            T* out = to + (in - from);
+            write_parts(past, out, out + v.part, Block{1, length, 0}, [&](T* out_re, T* out_im) {
+              const T* im = in + v.part;
+              if (!drop_run<T, step.value>(in, im, out_re, out_im, drawn + before, length, keep)) return;
+              drop_even(in, im, out_re, out_im, step.value, drawn + before, before, length, stream, keep);
+            });
           }
         }
       }
+      if (past) settle_streams();
     });
   });
 }
@@ -126,18 +133,21 @@ CVK_CLONES void scale_rows(const T* re, const T* im, T* out_re, T* out_im, const
 }
 
 template <class T>
-void drop_channels(const T* from, T* to, const Planar& v, uint64_t seed, const Keep<wide_t<T>>& keep) {
+void drop_channels(const T* from, T* to, const Planar& v, bool past, uint64_t seed, const Keep<wide_t<T>>& keep) {
   const auto factors = channel_factors(v.n * v.c, seed, keep);
   with_step(v, [&](auto step) {
-    for_runs(v, [&](int64_t, int64_t n, int64_t re, int64_t real, const Block& b) {
+    const auto run = [&](int64_t, int64_t n, int64_t re, int64_t real, const Block& b) {
       const int64_t im = re + v.part;
-      if (v.layout == Layout::channels_last) {
-        scale_rows(from + re, from + im, to + re, to + im, b, factors.data() + n * v.c);
-      } else {
-        scale_run<T, step.value>(from + re, from + im, to + re, to + im, b.count, factors.data() + real / v.s,
-                                 real % v.s, v.s);
-      }
-    });
+      write_parts(past, to + re, to + im, b, [&](T* out_re, T* out_im) {
+        if (v.layout == Layout::channels_last) {
+          scale_rows(from + re, from + im, out_re, out_im, b, factors.data() + n * v.c);
+        } else {
+          scale_run<T, step.value>(from + re, from + im, out_re, out_im, b.count, factors.data() + real / v.s,
+                                   real % v.s, v.s);
+        }
+      });
+    };
+    for_runs(v, run, piece_of<T>(past));
   });
 }
 
@@ -152,10 +162,11 @@ Tensor forward(Tensor z, Tensor seed, double p, bool channels) {
   with_dtype(z, "dropout", [&](auto zero) {
     using T = decltype(zero);
     const Keep<wide_t<T>> keep(p);
+    const bool past = output_past_caches(out);
     if (channels) {
-      drop_channels(data<T>(z), data<T>(out), v, key, keep);
+      drop_channels(data<T>(z), data<T>(out), v, past, key, keep);
     } else {
-      drop_elements(data<T>(z), data<T>(out), v, key, keep);
+      drop_elements(data<T>(z), data<T>(out), v, past, key, keep);
     }
   });
   return out;

@@ -6,7 +6,7 @@
 
 #include "../common/window.h"
 #include "pool_halves.h"
-#include "simd.h"
+#include "results.h"
 
 namespace cvk {
 namespace {
@@ -266,6 +266,7 @@ Tensor backward(Tensor grad, Tensor index, std::vector<int64_t> input_size, std:
     T* to = data<T>(out);
     uint8_t* bytes = data<uint8_t>(index);
     const bool halves = !last && !pairs && w.halves(), rest = w.y.out * 2 < w.y.size || w.x.out * 2 < w.x.size;
+    const bool past = halves && !rest && gradient_past_caches(out);
     const int64_t group = halves ? stacked(w, v.c) : 1, groups = (v.c + group - 1) / group;
     const int64_t grain = std::max<int64_t>(1, GRAIN / (area * group));
     torch::stable::parallel_for(0, v.n * groups, grain, [&](int64_t begin, int64_t end) {
@@ -278,7 +279,12 @@ Tensor backward(Tensor grad, Tensor index, std::vector<int64_t> input_size, std:
         if (halves) {
           const int64_t planes = std::min(group, v.c - c);
           if (rest) std::fill_n(re, planes * area, T{}), std::fill_n(re + part, planes * area, T{});
-          spread_halves<T>({g_re, g_re + v.part, re, re + part, k, w.x.size, w.x.out, w.y.out * planes});
+          const auto spread = [&](int64_t row, int64_t rows, T* place, int64_t apart) {
+            const T* given = g_re + row * w.x.out;
+            uint8_t* index = k + row * w.x.out;
+            spread_halves<T>({given, given + v.part, place, place + apart, index, w.x.size, w.x.out, rows});
+          };
+          write_halves(past, re, part, 2, w.x.size, w.y.out * planes, spread);
         } else {
           spread_any(g_re, v.part, v.position, k, w, sum);
           for (int64_t q = 0; q < area; ++q) {
@@ -287,6 +293,7 @@ Tensor backward(Tensor grad, Tensor index, std::vector<int64_t> input_size, std:
           }
         }
       }
+      if (past) settle_streams();
     });
   });
   return out;

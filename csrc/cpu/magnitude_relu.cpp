@@ -4,7 +4,7 @@
 #include <tuple>
 
 #include "../common/mean_modulus.h"
-#include "simd.h"
+#include "results.h"
 
 namespace cvk {
 namespace {
@@ -125,11 +125,15 @@ std::tuple<Tensor, Tensor> forward(Tensor z, double c, int64_t reduce) {
     T* to = data<T>(out);
     if (reduce == constant) {
       const Limit<A> limit(static_cast<A>(c));
+      const bool past = output_past_caches(out);
       with_step(v, [&](auto step) {
-        for_runs(v, [&](int64_t, int64_t, int64_t re, int64_t, const Block& b) {
+        const auto run = [&](int64_t, int64_t, int64_t re, int64_t, const Block& b) {
           const int64_t im = re + v.part;
-          forward_runs<T, step.value>(in + re, in + im, to + re, to + im, b, limit);
-        });
+          write_parts(past, to + re, to + im, b, [&](T* out_re, T* out_im) {
+            forward_runs<T, step.value>(in + re, in + im, out_re, out_im, b, limit);
+          });
+        };
+        for_runs(v, run, piece_of<T>(past));
       });
       return;
     }
@@ -160,11 +164,15 @@ Tensor backward(Tensor grad, Tensor z, Tensor mean, double c, int64_t reduce, bo
     T* to = data<T>(out);
     if (reduce == constant) {
       const Limit<A> limit(static_cast<A>(c));
+      const bool past = gradient_past_caches(out);
       with_step(v, [&](auto step) {
-        for_runs(v, [&](int64_t, int64_t, int64_t re, int64_t, const Block& b) {
+        const auto run = [&](int64_t, int64_t, int64_t re, int64_t, const Block& b) {
           const int64_t im = re + v.part;
-          backward_runs<T, step.value>(in + re, in + im, g + re, g + im, to + re, to + im, b, limit, detach);
-        });
+          write_parts(past, to + re, to + im, b, [&](T* out_re, T* out_im) {
+            backward_runs<T, step.value>(in + re, in + im, g + re, g + im, out_re, out_im, b, limit, detach);
+          });
+        };
+        for_runs(v, run, piece_of<T>(past));
       });
       return;
     }

@@ -49,9 +49,12 @@ Tensor forward(Tensor a, Tensor b, Tensor theta) {
     const T *p = data<T>(a), *q = data<T>(b);
     T* to = data<T>(out);
     const auto turns = turns_of<wide_t<T>>(theta);
-    for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t from, const Block& block) {
-      forward_runs(p + from, q + from, to + at, to + at + v.part, block, turns[n]);
-    });
+    const bool past = output_past_caches(out);
+    const auto run = [&](int64_t, int64_t n, int64_t at, int64_t from, const Block& block) {
+      write_parts(past, to + at, to + at + v.part, block,
+                  [&](T* re, T* im) { forward_runs(p + from, q + from, re, im, block, turns[n]); });
+    };
+    for_runs(v, run, piece_of<T>(past));
   });
   return out;
 }
@@ -70,11 +73,14 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> o
     const auto turns = turns_of<wide_t<T>>(theta);
     AngleSum sum(v, out.has_value());
     const T* x = data_or_null<T>(out);
-    for_runs(v, [&](int64_t task, int64_t n, int64_t at, int64_t from, const Block& block) {
+    const bool past = gradient_past_caches(grad);
+    const auto run = [&](int64_t task, int64_t n, int64_t at, int64_t from, const Block& block) {
       const int64_t im = at + v.part;
-      backward_runs(g + at, g + im, to_a + from, to_b + from, block, turns[n]);
+      write_parts(past, to_a + from, to_b + from, block,
+                  [&](T* a, T* b) { backward_runs(g + at, g + im, a, b, block, turns[n]); });
       if (x) sum.add(task, cross<T, 1>(x + at, x + im, g + at, g + im, block));
-    });
+    };
+    for_runs(v, run, piece_of<T>(past));
     sum.write(grad_theta);
   });
   return {grad_a, grad_b, grad_theta};

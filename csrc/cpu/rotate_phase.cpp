@@ -31,11 +31,15 @@ Tensor forward(Tensor z, Tensor theta) {
     const T* in = data<T>(z);
     T* to = data<T>(out);
     const auto turns = turns_of<wide_t<T>>(theta);
+    const bool past = output_past_caches(out);
     with_step(v, [&](auto step) {
-      for_runs(v, [&](int64_t, int64_t n, int64_t re, int64_t, const Block& b) {
+      const auto run = [&](int64_t, int64_t n, int64_t re, int64_t, const Block& b) {
         const int64_t im = re + v.part;
-        turn_runs<T, step.value, false>(in + re, in + im, to + re, to + im, b, turns[n]);
-      });
+        write_parts(past, to + re, to + im, b, [&](T* out_re, T* out_im) {
+          turn_runs<T, step.value, false>(in + re, in + im, out_re, out_im, b, turns[n]);
+        });
+      };
+      for_runs(v, run, piece_of<T>(past));
     });
   });
   return out;
@@ -53,12 +57,16 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> out, Tens
     T* to = data<T>(grad_z);
     const auto turns = turns_of<wide_t<T>>(theta);
     AngleSum sum(v, out.has_value());
+    const bool past = gradient_past_caches(grad_z);
     with_step(v, [&](auto step) {
-      for_runs(v, [&](int64_t task, int64_t n, int64_t re, int64_t, const Block& b) {
+      const auto run = [&](int64_t task, int64_t n, int64_t re, int64_t, const Block& b) {
         const int64_t im = re + v.part;
-        turn_runs<T, step.value, true>(g + re, g + im, to + re, to + im, b, turns[n]);
+        write_parts(past, to + re, to + im, b, [&](T* out_re, T* out_im) {
+          turn_runs<T, step.value, true>(g + re, g + im, out_re, out_im, b, turns[n]);
+        });
         if (y) sum.add(task, cross<T, step.value>(y + re, y + im, g + re, g + im, b));
-      });
+      };
+      for_runs(v, run, piece_of<T>(past));
     });
     sum.write(grad_theta);
   });

@@ -13,6 +13,7 @@
 #include "../common/wide.h"
 #include "bfloat16.h"
 #include "clones.h"
+#include "stream.h"
 
 namespace cvk {
 
@@ -59,21 +60,26 @@ inline Runs runs(const Planar& v) {
   return r;
 }
 
-// f(task, sample, offset of the real part, offset in a real tensor of this layout and one part, block)
+// f(task, sample, offset of the real part, offset in a real tensor of this layout and one part, block); of a task in
+// several calls where it is longer than a piece.
 template <class F>
-void for_runs(const Planar& v, const F& f) {
+void for_runs(const Planar& v, const F& f, int64_t piece = CHUNK) {
   if (v.values() == 0) return;
   const Runs r = runs(v);
   const int64_t unit = r.last ? v.c : 1;  // elements of what is counted
   const int64_t step = r.last ? v.position : v.layout == Layout::interleaved ? 2 : 1;
-  const int64_t work = std::min(r.length, r.chunk) * unit;
+  const int64_t work = std::min(r.length, r.chunk) * unit, most = std::max<int64_t>(1, piece / unit);
   torch::stable::parallel_for(0, r.tasks(v), std::max<int64_t>(1, GRAIN / work), [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t sample = task / r.per_sample, first = task % r.per_sample * r.chunk;
-      const int64_t length = std::min(r.chunk, r.length - first);
-      f(task, sample, sample * v.sample + first * step, (sample * r.length + first) * unit,
-        r.last ? Block{length, v.c, v.position} : Block{1, length, 0});
+      const int64_t sample = task / r.per_sample, begins = task % r.per_sample * r.chunk;
+      const int64_t ends = std::min(r.length, begins + r.chunk);
+      for (int64_t first = begins; first < ends; first += most) {
+        const int64_t length = std::min(most, ends - first);
+        f(task, sample, sample * v.sample + first * step, (sample * r.length + first) * unit,
+          r.last ? Block{length, v.c, v.position} : Block{1, length, 0});
+      }
     }
+    if (piece != CHUNK) settle_streams();
   });
 }
 

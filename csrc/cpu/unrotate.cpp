@@ -69,6 +69,16 @@ CVK_CLONES void spread_runs(const T* g, int64_t plane, T* re, T* im, const Block
   }
 }
 
+// f(K), a single reading as a constant.
+template <class F>
+void with_count(int64_t K, const F& f) {
+  if (K == 1) {
+    f(std::integral_constant<int64_t, 1>{});
+  } else {
+    f(K);
+  }
+}
+
 // sum of g dy/dtheta
 template <class T>
 CVK_CLONES double turn_sum(const T* g, const T* re, const T* im, const Block& b, Complex<wide_t<T>> t) {
@@ -95,16 +105,18 @@ Tensor forward(Tensor h, Tensor theta) {
     const T* in = data<T>(h);
     T* to = data<T>(out);
     const auto turns = turns_of<wide_t<T>>(theta);
+    const bool past = output_past_caches(out);
     with_step(v, [&](auto step) {
-      for_runs(v, [&](int64_t, int64_t n, int64_t at, int64_t real, const Block& b) {
-        T* first = to + n * K * plane + (real - n * plane);
+      const auto run = [&](int64_t, int64_t n, int64_t at, int64_t real, const Block& b) {
         const auto* mine = turns.data() + n * K;
-        if (K == 1) {
-          read_runs<T, step.value>(in + at, in + at + v.part, first, plane, b, mine, std::integral_constant<int64_t, 1>{});
-        } else {
-          read_runs<T, step.value>(in + at, in + at + v.part, first, plane, b, mine, K);
-        }
-      });
+        T* first = to + n * K * plane + (real - n * plane);
+        write_runs(past, first, plane, K, b.rows * b.count, [&](T* readings, int64_t apart) {
+          with_count(K, [&](auto count) {
+            read_runs<T, step.value>(in + at, in + at + v.part, readings, apart, b, mine, count);
+          });
+        });
+      };
+      for_runs(v, run, piece_of<T>(past));
     });
   });
   return out;
@@ -125,18 +137,18 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> h, Tensor
     T* to = data<T>(grad_h);
     const auto turns = turns_of<wide_t<T>>(theta);
     AngleSum sum(v, h.has_value(), K);
-    for_runs(v, [&](int64_t task, int64_t n, int64_t at, int64_t real, const Block& b) {
+    const bool past = gradient_past_caches(grad_h);
+    const auto run = [&](int64_t task, int64_t n, int64_t at, int64_t real, const Block& b) {
       const auto* mine = turns.data() + n * K;
       const T* first = g + n * K * plane + (real - n * plane);
-      if (K == 1) {
-        spread_runs(first, plane, to + at, to + at + v.part, b, mine, std::integral_constant<int64_t, 1>{});
-      } else {
-        spread_runs(first, plane, to + at, to + at + v.part, b, mine, K);
-      }
+      write_parts(past, to + at, to + at + v.part, b, [&](T* re, T* im) {
+        with_count(K, [&](auto count) { spread_runs(first, plane, re, im, b, mine, count); });
+      });
       for (int64_t k = 0; in && k < K; ++k) {
         sum.add(task, turn_sum(first + k * plane, in + at, in + at + v.part, b, mine[k]), k);
       }
-    });
+    };
+    for_runs(v, run, piece_of<T>(past));
     sum.write(grad_theta);
   });
   return {grad_h, grad_theta};
