@@ -202,8 +202,13 @@ def says_it_cannot_be_mapped(message: str, op: str) -> bool:
 
 
 def with_lanes(code: str, lanes: str) -> str:
-    """What ``code`` prints in a process of its own whose CPU kernels use vectors of so many floats at most."""
-    run, environment = [sys.executable, "-c", code], os.environ | {"CVKERNELS_LANES": lanes}
-    done = subprocess.run(run, capture_output=True, text=True, timeout=300, env=environment)
+    """What ``code`` prints where CPU kernels use vectors of so many floats at most."""
+    return in_process(code, CVKERNELS_LANES=lanes)
+
+
+def in_process(code: str, **environment: str) -> str:
+    """What ``code`` prints in a process of its own."""
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300, env=os.environ | environment)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip()
