@@ -47,7 +47,7 @@ for name, call in calls.items():
 
 
 @pytest.mark.skipif(not compiled, reason="nothing compiled")
-def test_it_is_the_same_to_the_bit():
+def test_past_the_caches_it_is_the_same_to_the_bit():
     past, beside = (in_process(EACH, CVKERNELS_CACHE=cache).splitlines() for cache in ("1", "0"))
     assert len(past) == 10 * 5 * 3 * 3 * 3
     assert past == beside
