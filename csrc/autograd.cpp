@@ -227,14 +227,16 @@ bool overridden(const py::args& inputs, size_t takes) {
   return false;
 }
 
-// The Function's forward, without a graph.
-py::object run(Operation& operation, const py::args& inputs) {
+// The Function's forward, without a graph. The mode tells kernels whether there will be a backward pass (results.h):
+// below autograd it records nothing.
+py::object run(Operation& operation, const py::args& inputs, bool recorded) {
   at::AutoGradMode off(false);
   // torch.jit.trace records what Python calls, and would take what comes from here for a constant
   if (operation.takes == 0 || at::tracer::impl::is_dispatch_enabled() || overridden(inputs, operation.takes)) {
     return called(operation.own_forward, inputs.ptr());
   }
-  const auto& handle = operation.forward.of(on_triton(inputs));
+  const bool triton = on_triton(inputs);
+  const auto& handle = operation.forward.of(triton);
   const auto& expected = handle.schema().arguments();
   torch::jit::Stack stack;
   stack.reserve(expected.size());
@@ -248,6 +250,7 @@ py::object run(Operation& operation, const py::args& inputs) {
   {
     py::gil_scoped_release others;  // other threads of Python go on meanwhile
     at::AutoDispatchBelowADInplaceOrView below;
+    at::AutoGradMode mode(recorded && !triton);
     handle.callBoxed(stack);
   }
   if (stack.size() == 1) return object_of(stack[0].toTensor());
@@ -277,8 +280,9 @@ py::object apply(Operation& operation, const py::args& inputs) {
     any |= requires_grad;
     wanted[i] = py::bool_(requires_grad);
   }
-  const py::object result = run(operation, inputs);
-  if (!any || !at::GradMode::is_enabled()) return result;
+  const bool recorded = any && at::GradMode::is_enabled();
+  const py::object result = run(operation, inputs, recorded);
+  if (!recorded) return result;
   const bool several = PyTuple_Check(result.ptr());
   const Tensor out = tensor_of(several ? PyTuple_GET_ITEM(result.ptr(), 0) : result.ptr());
   const py::object arguments = called(operation.kept, py::make_tuple(inputs, result, wanted).ptr());

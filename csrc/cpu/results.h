@@ -1,11 +1,13 @@
 // Where a kernel writes: to its place, or, a result that is too large to be found in the caches by who reads it next,
 // into a buffer of the first-level cache, from where it goes to memory past the others (stream.h).
 //
-// Measured on an AMD Zen 3 with 32 MiB, two threads, magnitude ReLU: an output and a gradient of 49 MiB take 20 and 14
-// % less time; forward and backward at 8 MiB with the gradient past the caches 18 % less, six layers in a row nothing
-// to 8 %. An output of 8 MiB past them makes them a tenth faster too, but the next layer of an inference, which finds
-// it in the cache, three times as slow.
+// Measured on an AMD Zen 3 with 32 MiB: an output and a gradient of 49 MiB take 20 and 14 % less time. Six magnitude
+// ReLUs in a row and back, one and two threads: with outputs past the caches 0 to 8 % less at 4 MiB a feature and 7 to
+// 13 % at 8, with gradients too 7 to 11 % more at 5 and again 7 to 14 % less at 8. Without a backward pass the next
+// layer finds an output of 8 MiB in the cache, and takes a third of the time.
 #pragma once
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #include "simd.h"
 
@@ -13,9 +15,12 @@ namespace cvk {
 
 inline int64_t bytes_of(const Tensor& t) { return t.numel() * t.element_size(); }
 
-inline bool output_past_caches(const Tensor& out) { return cache_to_pass() && bytes_of(out) > cache_to_pass() / 2; }
+// Gradients are recorded where outputs, and what they are computed from, are kept for a backward pass.
+inline bool output_past_caches(const Tensor& out) {
+  const int64_t cache = cache_to_pass();
+  return cache && (aoti_torch_grad_mode_is_enabled() ? bytes_of(out) >= cache / 8 : bytes_of(out) > cache / 2);
+}
 
-// what was kept for it and the gradient that came in pass through the caches with it
 inline bool gradient_past_caches(const Tensor& g) { return cache_to_pass() && bytes_of(g) >= cache_to_pass() / 4; }
 
 // Elements of a part that pass at a time: with 4 KiB, what is read waited for what is written (a tenth slower). A row
