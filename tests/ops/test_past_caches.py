@@ -12,10 +12,14 @@ EACH = """
 import hashlib, torch, cvkernels.functional as F
 
 def feature(shape, dtype, layout, offset):
-    n, c, *space = shape
-    order = {"contiguous": (n, 2, c, *space), "channels-last": (n, *space, 2, c), "interleaved": (n, c, *space, 2)}[layout]
-    numbers = torch.empty(offset + n * 2 * c * space[0] * space[1], dtype=dtype)[offset:].normal_().view(order)
-    back = {"contiguous": (0, 1, 2, 3, 4), "channels-last": (0, 3, 4, 1, 2), "interleaved": (0, 4, 1, 2, 3)}[layout]
+    n, c, h, w = shape
+    orders = {
+        "contiguous": ((n, 2, c, h, w), (0, 1, 2, 3, 4)),
+        "channels-last": ((n, h, w, 2, c), (0, 3, 4, 1, 2)),
+        "interleaved": ((n, c, h, w, 2), (0, 4, 1, 2, 3)),
+    }
+    stored, back = orders[layout]
+    numbers = torch.empty(offset + n * 2 * c * h * w, dtype=dtype)[offset:].normal_().view(stored)
     return numbers.permute(back).requires_grad_()
 
 calls = {
