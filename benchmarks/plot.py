@@ -102,6 +102,7 @@ def _panel(axis, op: str, shapes: dict) -> None:
     axis.set_yscale("log", base=2)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}x" if value >= 0.05 else f"{value:.2g}x")
     axis.margins(y=0.14)
+    axis.set_xlim(-0.5, len(order) - 0.5)  # a lone bar stands over its name too
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, 0.6), max(high, 1.8))  # a few per cent look like a few per cent
     axis.set_xticks(range(len(order)), [_short(shape) for shape in order], fontsize=8)
