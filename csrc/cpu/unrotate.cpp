@@ -1,6 +1,7 @@
 // y_k = Re(h e^{-i theta_k}), K readings of each sample from one read of h
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <tuple>
 #include <type_traits>
 
@@ -135,6 +136,7 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> h, Tensor
     using T = decltype(zero);
     const T *g = data<T>(grad), *in = data_or_null<T>(h);
     T* to = data<T>(grad_h);
+    if (K == 0) std::fill_n(to, grad_h.numel(), T{});
     const auto turns = turns_of<wide_t<T>>(theta);
     AngleSum sum(v, h.has_value(), K);
     const bool past = gradient_past_caches(grad_h);
@@ -148,7 +150,7 @@ std::tuple<Tensor, Tensor> backward(Tensor grad, std::optional<Tensor> h, Tensor
         sum.add(task, turn_sum(first + k * plane, in + at, in + at + v.part, b, mine[k]), k);
       }
     };
-    for_runs(v, run, piece_of<T>(past));
+    if (K != 0) for_runs(v, run, piece_of<T>(past));
     sum.write(grad_theta);
   });
   return {grad_h, grad_theta};

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import cvkernels.functional as F
+from cvkernels.backend import compiled
 from tests.close import assert_close
 
 from .harness import COMPLEX, ODD, PLANAR, compare, wide
@@ -85,3 +86,10 @@ def test_no_readings_at_all(backend, size, layout):
     assert y.shape == (*size, 3, 4, 4)
     of_h, of_theta = torch.autograd.grad(y.sum(), (h, theta))
     assert of_h.shape == h.shape and not of_h.any() and of_theta.shape == size
+
+
+@pytest.mark.skipif(not compiled, reason="nothing compiled")
+def test_the_operator_alone_sums_no_readings_to_zero():
+    grad, theta = torch.empty(2, 0, 3, 4, 5), torch.empty(2, 0)
+    grad_h, grad_theta = torch.ops.cvkernels.unrotate_backward(grad, torch.randn(2, 2, 3, 4, 5), theta)
+    assert grad_h.shape == (2, 2, 3, 4, 5) and not grad_h.any() and grad_theta.shape == (2, 0)
