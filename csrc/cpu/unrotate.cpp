@@ -23,7 +23,7 @@ CVK_INLINE void for_lines(int64_t count, const F& f) {
   if (i < count) f(i, count - i);
 }
 
-// Reading k is `plane` elements behind the one before. COUNT: how many there are, where that is a constant.
+// Reading k is `plane` elements behind the one before. K: how many there are, one alone as a constant.
 template <class T, int64_t STEP, class Count>
 CVK_CLONES void read_runs(const T* re, const T* im, T* out, int64_t plane, const Block& b,
                           const Complex<wide_t<T>>* turns, Count K) {
